@@ -1,0 +1,151 @@
+"""The only place that prints: on the first rank, and never at the cost of a training."""
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+from typing import Literal, TextIO
+
+__all__ = [
+    "StreamKind",
+    "columns",
+    "is_first_rank",
+    "say",
+    "shows",
+    "stream_kind",
+    "supports_ansi",
+    "write",
+]
+
+StreamKind = Literal["terminal", "file", "notebook", "other"]
+"""What standard output is: a terminal, a file or pipe, a notebook, or an object in memory."""
+
+_ERASE_LINE = "\r\033[K"
+
+
+class _State:
+    """What has to be remembered between two writes."""
+
+    broken: TextIO | None = None
+    """The stream whose reader has gone; nothing more is written to it."""
+    open_line: bool = False
+    """Whether the last text left the cursor in the middle of a line."""
+
+
+def say(text: str) -> None:
+    """Write a line to standard output, on the first rank only.
+
+    A progress line that is being drawn makes way for it.
+    """
+    before = ""
+    if _State.open_line:
+        before = _ERASE_LINE if stream_kind() == "terminal" else "\n"
+    write(f"{before}{text}\n")
+
+
+def write(text: str) -> None:
+    """Write text to standard output and flush it, on the first rank only.
+
+    Standard output is looked up at each call. If it is closed, or its reader has gone, the text
+    is dropped and nothing is raised: a training does not end because nobody listens. Characters
+    that its encoding does not have are replaced.
+    """
+    stream = sys.stdout
+    if not text or stream is None or stream is _State.broken or not is_first_rank():
+        return
+    try:
+        _write_encodable(stream, text)
+        stream.flush()
+    except OSError:
+        _give_up(stream)
+    except ValueError:
+        if not getattr(stream, "closed", False):
+            raise
+    _State.open_line = not text.endswith("\n")
+
+
+def is_first_rank() -> bool:
+    """Return whether this process is the one that prints: rank 0, or the only one."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return bool(distributed.get_rank() == 0)
+    return os.environ.get("RANK", "0") in {"0", ""}
+
+
+def stream_kind() -> StreamKind:
+    """Return what standard output is at this moment.
+
+    An object that stands for it without a file descriptor (``io.StringIO``, a capture of a test)
+    is ``"other"``.
+    """
+    stream = sys.stdout
+    if type(stream).__module__.startswith("ipykernel") or "google.colab" in sys.modules:
+        return "notebook"
+    try:
+        if stream.isatty():
+            return "terminal"
+        stream.fileno()
+    except (AttributeError, OSError, ValueError):  # io.UnsupportedOperation is an OSError
+        return "other"
+    return "file"
+
+
+def columns() -> int:
+    """Return the width of the terminal, in characters; 80 if it does not tell."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        width = os.get_terminal_size(sys.stdout.fileno()).columns
+        if width > 0:
+            return width
+    return shutil.get_terminal_size().columns
+
+
+def shows(text: str) -> bool:
+    """Return whether the encoding of standard output has all characters of ``text``."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def supports_ansi() -> bool:
+    """Return whether the terminal understands ANSI codes, switching them on where needed."""
+    if os.environ.get("TERM") == "dumb":
+        return False
+    return os.name != "nt" or _enable_windows_ansi()
+
+
+def _write_encodable(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = getattr(stream, "encoding", None) or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def _give_up(stream: TextIO) -> None:
+    """Send what is still buffered, and all that follows, nowhere.
+
+    Without this the interpreter tries to write the rest when it ends, and fails with status 120.
+    """
+    _State.broken = stream
+    with contextlib.suppress(AttributeError, OSError, ValueError, io.UnsupportedOperation):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
+
+
+def _enable_windows_ansi() -> bool:
+    """Ask the Windows console to interpret ANSI codes; return whether it does."""
+    import ctypes
+
+    kernel32 = getattr(ctypes, "windll").kernel32  # noqa: B009  # exists on Windows only
+    handle = kernel32.GetStdHandle(-11)  # STD_OUTPUT_HANDLE
+    mode = ctypes.c_uint32()
+    if not kernel32.GetConsoleMode(handle, ctypes.byref(mode)):
+        return False
+    return bool(kernel32.SetConsoleMode(handle, mode.value | 4))  # VIRTUAL_TERMINAL_PROCESSING
