@@ -1,0 +1,25 @@
+"""What every test runs under: offline, without a screen, on one thread.
+
+Nothing is seeded here: a test that draws random numbers sets its own seed.
+"""
+
+import os
+
+# Before torch, matplotlib or a tokenizer is imported: they read these once.
+os.environ.update(
+    {
+        "DO_NOT_TRACK": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MPLBACKEND": "Agg",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_OFFLINE": "1",
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+    }
+)
+
+import torch
+
+torch.set_num_threads(1)
