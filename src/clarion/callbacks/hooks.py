@@ -1,0 +1,105 @@
+"""The table of the hooks that somebody overrides, and the calls to them."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from clarion.callbacks.base import ADDED_HOOKS, HOOKS, Callback
+from clarion.errors import suggestion
+
+if TYPE_CHECKING:
+    from clarion.model import Model
+
+__all__ = ["CallbackList"]
+
+
+class CallbackList(Callback):
+    """Several callbacks as one: each hook calls theirs in the order of the list.
+
+    ``name in callbacks`` tells whether any of them overrides the hook ``name``;
+    ``callbacks.fire(name, ...)`` calls those that do. Anything with the methods of ``Callback``
+    is accepted, mocks included.
+
+    Args:
+        callbacks: The callbacks, in the order in which they are called.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
+        self.callbacks = list(callbacks)
+        self._table: dict[str, list[Callable[..., Any]]] = {}
+        for callback in self.callbacks:
+            self._enter(callback)
+
+    def append(self, callback: Callback) -> None:
+        """Add a callback at the end."""
+        self.callbacks.append(callback)
+        self._enter(callback)
+
+    def __iter__(self) -> Iterator[Callback]:
+        return iter(self.callbacks)
+
+    def __len__(self) -> int:
+        return len(self.callbacks)
+
+    def __contains__(self, hook: str) -> bool:
+        return hook in self._table
+
+    def fire(self, hook: str, *args: Any) -> None:
+        """Call ``hook`` of every callback that overrides it."""
+        for method in self._table.get(hook, ()):
+            method(*args)
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Hand the parameters of the run to every callback."""
+        self.params = params
+        for callback in self.callbacks:
+            callback.set_params(params)
+
+    def set_model(self, model: "Model") -> None:
+        """Hand the model to every callback."""
+        self.model = model
+        for callback in self.callbacks:
+            callback.set_model(model)
+
+    def _enter(self, callback: Callback) -> None:
+        _warn_of_misspelt_hooks(callback)
+        for hook in HOOKS:
+            if _overrides(callback, hook):
+                self._table.setdefault(hook, []).append(getattr(callback, hook))
+
+
+def _forwarding(hook: str) -> Callable[..., None]:
+    def forward(self: CallbackList, *args: Any, **kwargs: Any) -> None:
+        for method in self._table.get(hook, ()):
+            method(*args, **kwargs)
+
+    forward.__name__ = hook
+    forward.__doc__ = f"Call ``{hook}`` of every callback that overrides it."
+    return forward
+
+
+for _hook in HOOKS:
+    setattr(CallbackList, _hook, _forwarding(_hook))
+
+
+def _overrides(callback: object, hook: str) -> bool:
+    """Return whether calling ``hook`` of this callback would do anything."""
+    if isinstance(callback, CallbackList):
+        return hook in callback
+    if hook in getattr(callback, "__dict__", {}):
+        return True
+    if not isinstance(callback, Callback) or type(callback).__module__ == "unittest.mock":
+        return hasattr(type(callback) if hook in ADDED_HOOKS else callback, hook)
+    return getattr(type(callback), hook) is not getattr(Callback, hook)
+
+
+def _warn_of_misspelt_hooks(callback: object) -> None:
+    if not isinstance(callback, Callback):
+        return
+    for name in dir(type(callback)):
+        if name.startswith("on_") and name not in HOOKS and (hint := suggestion(name, HOOKS)):
+            warnings.warn(
+                f"{type(callback).__name__} defines {name}, which is not a hook{hint} "
+                "It will never be called under this name.",
+                stacklevel=4,
+            )

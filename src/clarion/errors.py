@@ -1,0 +1,110 @@
+"""The exceptions that clarion raises when a user can mend what went wrong."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "CheckpointError",
+    "ClarionError",
+    "DataError",
+    "InvalidArgumentError",
+    "InvalidTypeError",
+    "LengthMismatchError",
+    "MissingDependencyError",
+    "MissingFileError",
+    "MissingMonitorError",
+    "NonFiniteError",
+    "StepError",
+    "UnknownNameError",
+    "quoted",
+    "suggestion",
+]
+
+
+class ClarionError(Exception):
+    """The root of every error that clarion raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError, a base of some children, would print the message in quotes.
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidArgumentError(ClarionError, ValueError):
+    """An argument has a value that cannot work."""
+
+
+class InvalidTypeError(InvalidArgumentError, TypeError):
+    """An argument has a type that cannot work; a ``ValueError`` too, as in Poutyne."""
+
+
+class UnknownNameError(InvalidArgumentError, KeyError):
+    """A name (of a loss, a metric, an optimizer, an option) is not known."""
+
+
+class MissingMonitorError(ClarionError, KeyError):
+    """A callback watches a key that the logs do not hold."""
+
+
+class DataError(InvalidArgumentError):
+    """The data, or one batch of it, cannot be used as it is."""
+
+
+class LengthMismatchError(DataError, AssertionError):
+    """Arrays that belong together have different numbers of examples."""
+
+
+class StepError(ClarionError, RuntimeError):
+    """A step failed for a reason that clarion can explain."""
+
+
+class NonFiniteError(ClarionError, ArithmeticError):
+    """The loss, or what led to it, became nan or infinite."""
+
+
+class CheckpointError(ClarionError, RuntimeError):
+    """A checkpoint cannot be written, read, or applied."""
+
+
+class MissingFileError(ClarionError, FileNotFoundError):
+    """A file that was asked for does not exist."""
+
+
+class MissingDependencyError(ClarionError, ImportError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, feature: str, package: str, extra: str | None = None) -> None:
+        """Say what is missing, for what, and how to install it.
+
+        Args:
+            feature: What the user asked for, for example ``WandBLogger``.
+            package: The package that has to be installed, for example ``wandb``.
+            extra: The name of clarion's extra that installs it; the package's name if omitted.
+        """
+        extra = extra or package
+        super().__init__(
+            f"{feature} needs the package {package}, which is not installed: "
+            f'pip install "clarion[{extra}]"'
+        )
+
+
+def quoted(names: Iterable[object]) -> str:
+    """Return the names in double quotes, separated by commas.
+
+    Example:
+        >>> print(quoted(["acc", "loss"]))
+        "acc", "loss"
+    """
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean "..."?`` for the nearest known name, or an empty string.
+
+    Example:
+        >>> suggestion("acuracy", ["accuracy", "f1"])
+        '; did you mean "accuracy"?'
+        >>> suggestion("zzz", ["accuracy", "f1"])
+        ''
+    """
+    near = get_close_matches(name.lower(), list(known), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""

@@ -1,0 +1,1 @@
+"""How outputs become numbers."""
