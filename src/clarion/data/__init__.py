@@ -1,0 +1,1 @@
+"""How what a loader yields becomes a batch."""

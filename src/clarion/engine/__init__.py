@@ -1,0 +1,1 @@
+"""One step, one pass over batches, and the epochs made of them."""

@@ -1,0 +1,144 @@
+"""Batches sliced from arrays in memory, a block of many at a time."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clarion.data.dataset import common_length
+from clarion.data.nested import from_numpy, map_structure
+from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError
+
+__all__ = ["ArrayBatches", "as_arrays"]
+
+_BATCHES_PER_BLOCK = 64
+_BYTES_PER_BLOCK = 4 * 2**20
+
+
+class ArrayBatches:
+    """Batches of arrays in memory, in order or shuffled anew at each traversal.
+
+    A block of some 64 batches is gathered at once and handed out as views of it, which is many
+    times faster than fetching examples one by one and stacking them. Random numbers are drawn as
+    ``torch.utils.data.DataLoader`` draws them, so a seed gives the same batches as there.
+
+    Args:
+        arrays: Tensors or ndarrays of shape (examples, ...), or nested lists, tuples and mappings
+            of them. Each batch has the same structure.
+        batch_size: Examples in a batch; the last one may be smaller.
+        shuffle: Whether the order is random.
+        drop_last: Whether a last batch that is not full is left out.
+        generator: What random numbers are drawn from; torch's global generator if None.
+    """
+
+    def __init__(
+        self,
+        arrays: Any,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InvalidArgumentError(
+                f"batch_size is {batch_size!r}; it must be a whole number of at least 1."
+            )
+        self.arrays = map_structure(arrays, _as_tensor)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.generator = generator
+        self._length = common_length({"the data": self.arrays})
+
+    def __len__(self) -> int:
+        full, rest = divmod(self._length, self.batch_size)
+        return full + (1 if rest and not self.drop_last else 0)
+
+    def __iter__(self) -> Iterator[Any]:
+        order = self._draw_order()
+        num_batches = len(self)
+        per_block = self._batches_per_block()
+        for first in range(0, num_batches, per_block):
+            count = min(per_block, num_batches - first)
+            start = first * self.batch_size
+            stop = min(start + count * self.batch_size, self._length)
+            yield from self._batches_of(start, stop, order)
+
+    def _batches_of(self, start: int, stop: int, order: Tensor | None) -> Iterator[Any]:
+        def gather(tensor: Tensor) -> Tensor:
+            if order is None:
+                # A copy, as a loader's batches are: the network may work in place.
+                return tensor[start:stop].clone()
+            return tensor[order[start:stop].to(tensor.device)]
+
+        block = map_structure(self.arrays, gather)
+        for low in range(0, stop - start, self.batch_size):
+            high = min(low + self.batch_size, stop - start)
+            yield map_structure(block, lambda t, low=low, high=high: t[low:high])
+
+    def _draw_order(self) -> Tensor | None:
+        # A loader draws a seed for its workers before its sampler draws one for the order.
+        _draw_seed(self.generator)
+        if not self.shuffle:
+            return None
+        generator = self.generator
+        if generator is None:
+            generator = torch.Generator()
+            generator.manual_seed(_draw_seed(None))
+        return torch.randperm(self._length, generator=generator)
+
+    def _batches_per_block(self) -> int:
+        leaves: list[Tensor] = []
+        map_structure(self.arrays, leaves.append)
+        per_example = sum(leaf.element_size() * leaf[:1].numel() for leaf in leaves)
+        fitting = _BYTES_PER_BLOCK // max(1, per_example * self.batch_size)
+        return max(1, min(_BATCHES_PER_BLOCK, fitting))
+
+
+def as_arrays(data: Any, name: str) -> Any:
+    """Return the same structure with every leaf a tensor or ndarray.
+
+    Args:
+        data: Tensors, ndarrays, data frames and series, lists of plain numbers, or nested lists,
+            tuples and mappings of them.
+        name: What an error calls it.
+
+    Raises:
+        InvalidTypeError: If a leaf is nothing of these.
+    """
+    if isinstance(data, Tensor):
+        return data
+    if hasattr(data, "to_numpy"):
+        data = np.ascontiguousarray(data.to_numpy())
+    if isinstance(data, np.ndarray):
+        return _with_native_dtype(data, name)
+    if isinstance(data, list | tuple):
+        if data and all(isinstance(item, bool | int | float | np.number) for item in data):
+            return torch.tensor(data)
+        return type(data)([as_arrays(item, f"{name}[{i}]") for i, item in enumerate(data)])
+    if isinstance(data, Mapping):
+        return {key: as_arrays(value, f'{name}["{key}"]') for key, value in data.items()}
+    raise InvalidTypeError(
+        f"{name} is a {type(data).__name__}; pass an ndarray, a tensor, a data frame, or lists, "
+        "tuples and dicts of them. For a Dataset use fit_dataset, for a loader fit_generator."
+    )
+
+
+def _with_native_dtype(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind in "OUSV":
+        raise DataError(
+            f"{name} is an ndarray of dtype {array.dtype}, which is no number. "
+            "Encode text and categories as numbers first, or convert with .astype(...)."
+        )
+    return array
+
+
+def _as_tensor(leaf: Any) -> Any:
+    return from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def _draw_seed(generator: torch.Generator | None) -> int:
+    return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())

@@ -1,0 +1,41 @@
+"""What every loader's batches become before a step sees them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Batch"]
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch, unpacked: what the network is called with, and what it should return.
+
+    A function given as ``unpack=`` returns one of these.
+
+    Attributes:
+        args: Positional arguments of the network.
+        kwargs: Keyword arguments of the network.
+        target: The ground truth, handed to the loss and the metrics; None when predicting.
+        size: The number of examples; worked out from the arguments if left at None.
+        share: The batch's part of the optimizer step; the shares of a step sum to 1. A tensor if
+            it was counted on a device.
+        opens_step: Whether gradients are cleared before this batch.
+        closes_step: Whether the optimizer steps after this batch.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    target: Any = None
+    size: int | None = None
+    share: float | Tensor = 1.0
+    opens_step: bool = True
+    closes_step: bool = True
+
+    @property
+    def inputs(self) -> Any:
+        """What the network reads: its only argument, its arguments, or its keyword arguments."""
+        if self.kwargs:
+            return self.kwargs
+        return self.args[0] if len(self.args) == 1 else self.args

@@ -1,0 +1,84 @@
+"""A dataset over tensors, nested as the user has them."""
+
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from clarion.data.nested import map_structure
+from clarion.errors import DataError, InvalidArgumentError, LengthMismatchError
+
+__all__ = ["TensorDataset", "common_length"]
+
+
+class TensorDataset(Dataset[tuple[Any, ...]]):
+    """A dataset whose example ``i`` is the tuple of ``tensor[i]`` of all its tensors.
+
+    Args:
+        tensors: Tensors or ndarrays, or nested lists, tuples and mappings of them, all with the
+            same length. A structure keeps its shape in each example.
+
+    Raises:
+        LengthMismatchError: If lengths differ.
+        DataError: If something has no length.
+
+    Example:
+        >>> import torch
+        >>> TensorDataset(torch.tensor([1, 2]), [torch.tensor([3, 4]), torch.tensor([5, 6])])[0]
+        (tensor(1), [tensor(3), tensor(5)])
+    """
+
+    def __init__(self, *tensors: Any) -> None:
+        if not tensors:
+            raise InvalidArgumentError("TensorDataset needs at least one tensor.")
+        self.tensors = tensors
+        self._length = common_length({f"tensor {i}": t for i, t in enumerate(tensors)})
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return tuple(map_structure(tensor, lambda leaf: leaf[index]) for tensor in self.tensors)
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def common_length(named: dict[str, Any]) -> int:
+    """Return the length that all arrays share.
+
+    Args:
+        named: Structures of arrays by the names that an error should use; None is passed over.
+
+    Raises:
+        LengthMismatchError: If lengths differ; the message names each part and its length.
+        DataError: If a leaf has no length.
+    """
+    lengths: dict[str, int] = {}
+    for name, structure in named.items():
+        if structure is not None:
+            _collect(name, structure, lengths)
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise LengthMismatchError(
+            f"The arrays have different numbers of examples: {listed}. "
+            "Each example needs one entry in every array; check how they were built."
+        )
+    if not lengths:
+        raise DataError("No array was given, so there are no examples.")
+    return next(iter(lengths.values()))
+
+
+def _collect(name: str, structure: Any, lengths: dict[str, int]) -> None:
+    leaves: list[Any] = []
+    map_structure(structure, leaves.append)
+    for position, leaf in enumerate(leaves):
+        label = name if len(leaves) == 1 else f"{name}[{position}]"
+        if getattr(leaf, "ndim", 0) < 1:
+            raise DataError(
+                f"{label} is {_described(leaf)}, which has no examples along a first dimension. "
+                "Pass an array or tensor of shape (examples, ...)."
+            )
+        lengths[label] = len(leaf)
+
+
+def _described(leaf: Any) -> str:
+    if hasattr(leaf, "shape"):
+        return f"of shape {tuple(leaf.shape)}"
+    return f"a {type(leaf).__name__}"

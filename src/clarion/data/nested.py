@@ -1,0 +1,136 @@
+"""Functions over nested lists, tuples and mappings of tensors."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+__all__ = [
+    "concatenate",
+    "first_leaf",
+    "map_structure",
+    "numpy_to_torch",
+    "torch_apply",
+    "torch_to",
+    "torch_to_numpy",
+]
+
+
+def map_structure(obj: Any, func: Callable[[Any], Any]) -> Any:
+    """Return the same structure with ``func`` applied to every leaf.
+
+    Lists, tuples and named tuples keep their type; every mapping (dicts, a tokenizer's
+    ``BatchEncoding``) becomes a plain dict. A ``PackedSequence`` keeps its type and its
+    ``batch_sizes``, which torch wants on the CPU.
+
+    Args:
+        obj: A leaf, or nested lists, tuples and mappings of leaves.
+        func: What to do with a leaf.
+    """
+    if isinstance(obj, Tensor):
+        return func(obj)
+    if isinstance(obj, PackedSequence):
+        indices = (obj.sorted_indices, obj.unsorted_indices)
+        moved = (None if index is None else func(index) for index in indices)
+        return PackedSequence(func(obj.data), obj.batch_sizes, *moved)
+    if isinstance(obj, tuple) and hasattr(obj, "_fields"):
+        return type(obj)(*(map_structure(item, func) for item in obj))
+    if isinstance(obj, list | tuple):
+        return type(obj)([map_structure(item, func) for item in obj])
+    if isinstance(obj, Mapping):
+        return {key: map_structure(value, func) for key, value in obj.items()}
+    return func(obj)
+
+
+def torch_apply(obj: Any, func: Callable[[Tensor], Any]) -> Any:
+    """Return the same structure with ``func`` applied to every tensor.
+
+    Args:
+        obj: Nested lists, tuples and mappings; leaves that are no tensors are kept as they are.
+        func: What to do with a tensor.
+
+    Example:
+        >>> torch_apply([torch.tensor(1), {"a": torch.tensor(2)}, "text"], lambda t: t.item())
+        [1, {'a': 2}, 'text']
+    """
+    return map_structure(obj, lambda leaf: func(leaf) if isinstance(leaf, Tensor) else leaf)
+
+
+def torch_to_numpy(obj: Any, copy: bool = False) -> Any:
+    """Return the same structure with tensors as ndarrays.
+
+    Args:
+        obj: Nested lists, tuples and mappings. Tensors are detached and brought to the CPU;
+            bfloat16, which numpy does not have, becomes float32.
+        copy: Whether to copy tensors that are on the CPU already; otherwise memory is shared.
+    """
+
+    def convert(tensor: Tensor) -> np.ndarray:
+        tensor = tensor.detach().cpu()
+        if tensor.dtype == torch.bfloat16:
+            return tensor.float().numpy()
+        array = tensor.numpy()
+        return array.copy() if copy else array
+
+    return torch_apply(obj, convert)
+
+
+def numpy_to_torch(obj: Any) -> Any:
+    """Return the same structure with ndarrays as tensors that share their memory."""
+    return map_structure(obj, lambda leaf: from_numpy(leaf) if _is_array(leaf) else leaf)
+
+
+def torch_to(obj: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return the same structure with ``tensor.to(*args, **kwargs)`` for every tensor."""
+    return torch_apply(obj, lambda tensor: tensor.to(*args, **kwargs))
+
+
+def first_leaf(obj: Any) -> Any:
+    """Return the first leaf of a structure, or None if it has none."""
+    while isinstance(obj, list | tuple | Mapping) and not isinstance(obj, PackedSequence):
+        if not obj:
+            return None
+        obj = next(iter(obj.values())) if isinstance(obj, Mapping) else obj[0]
+    return obj
+
+
+def concatenate(batches: Sequence[Any]) -> Any:
+    """Return one structure whose arrays are those of the batches, one after the other.
+
+    Args:
+        batches: At least one structure, all of one shape. Arrays and tensors with at least one
+            dimension are joined on axis 0. What cannot be joined (numbers, other objects,
+            arrays whose other dimensions differ) stays a list with one entry per batch.
+    """
+    first = batches[0]
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*(concatenate(part) for part in zip(*batches, strict=True)))
+    if isinstance(first, list | tuple) and not isinstance(first, PackedSequence):
+        return type(first)([concatenate(part) for part in zip(*batches, strict=True)])
+    if isinstance(first, Mapping):
+        return {key: concatenate([batch[key] for batch in batches]) for key in first}
+    if isinstance(first, Tensor | np.ndarray) and first.ndim > 0:
+        if any(batch.shape[1:] != first.shape[1:] for batch in batches):
+            return list(batches)
+        if isinstance(first, Tensor):
+            return torch.cat(list(batches))
+        return np.concatenate(batches)
+    return list(batches)
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """Return a tensor that shares the array's memory, without torch's warning if read-only."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        # The tensor is only read here; a user who writes into it writes into read-only memory.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray)

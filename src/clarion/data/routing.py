@@ -1,0 +1,194 @@
+"""The way from what a loader yields to a batch, written once."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from clarion.data.batch import Batch
+from clarion.data.nested import from_numpy, map_structure
+from clarion.data.size import get_batch_size
+from clarion.errors import DataError, quoted
+
+__all__ = ["TARGET_KEYS", "Router"]
+
+TARGET_KEYS = ("labels", "label")
+"""The keys of a batch's mapping that are the target, first found first."""
+
+_SMALL_INTEGERS = frozenset({torch.int32, torch.int16, torch.int8, torch.uint8})
+
+
+class Router:
+    """Turns raw batches into ``Batch``es for one network.
+
+    In this order: the user's ``unpack``; a pair ``(x, y)``; a mapping whose keys are the network's
+    parameters, ``labels`` or ``label`` being the target; when predicting, a bare input. A tuple
+    or list ``x`` becomes positional arguments, a mapping keyword arguments if the network's
+    parameters cover its keys, and anything else one argument.
+
+    Args:
+        network: The network whose ``forward`` is called.
+        unpack: A function from a raw batch to a ``Batch``, instead of these rules.
+        target_keys: The keys of a mapping that hold the target.
+        computes_loss: Whether the network computes the loss itself, and so gets the target too.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        unpack: Callable[[Any], Batch] | None = None,
+        target_keys: Sequence[str] = TARGET_KEYS,
+        computes_loss: bool = False,
+    ) -> None:
+        self._network = network
+        self._unpack = unpack
+        self._target_keys = tuple(target_keys)
+        self._computes_loss = computes_loss
+        self._parameters, self._takes_any = _parameters_of(network)
+        self._reported: set[str] = set()
+
+    def route(self, raw: Any, *, supervised: bool = True, where: str = "A batch") -> Batch:
+        """Return the batch that a loader's raw batch means.
+
+        Args:
+            raw: What the loader yielded, on any device.
+            supervised: Whether the raw batch carries a target.
+            where: Which batch this is, for errors.
+
+        Raises:
+            DataError: If the raw batch is neither a pair nor a mapping that fits the network.
+        """
+        if self._unpack is not None:
+            batch = self._unpack(raw)
+        elif isinstance(raw, Mapping) and self._names_some(raw):
+            batch = self._from_mapping(raw, supervised, where)
+        elif supervised:
+            batch = self._from_pair(raw, where)
+        else:
+            one = isinstance(raw, list | tuple) and not isinstance(raw, PackedSequence)
+            batch = self._with_input(raw[0] if one and len(raw) == 1 else raw)
+        if batch.size is None:
+            values = (batch.inputs,) if batch.target is None else (batch.inputs, batch.target)
+            batch.size = get_batch_size(*values)
+        return batch
+
+    def prepare(self, batch: Batch, device: torch.device | None) -> Batch:
+        """Make the batch ready for the network: as tensors, on the device, in a dtype that works.
+
+        float64 becomes the network's dtype, and targets of small integers become int64, as the
+        losses of torch want them; everything else stays as it is.
+        """
+        dtype = _floating_dtype(self._network)
+
+        def ready(leaf: Any) -> Any:
+            if isinstance(leaf, np.ndarray):
+                leaf = from_numpy(leaf)
+            if not isinstance(leaf, Tensor):
+                return leaf
+            wanted = dtype if leaf.dtype is torch.float64 else None
+            if device is None and wanted is None:
+                return leaf
+            return leaf.to(device=device, dtype=wanted, non_blocking=True)
+
+        def ready_target(leaf: Any) -> Any:
+            leaf = ready(leaf)
+            if isinstance(leaf, Tensor) and leaf.dtype in _SMALL_INTEGERS:
+                return leaf.long()
+            return leaf
+
+        batch.args = tuple(map_structure(value, ready) for value in batch.args)
+        if batch.kwargs:
+            batch.kwargs = {key: map_structure(v, ready) for key, v in batch.kwargs.items()}
+        if batch.target is not None:
+            batch.target = map_structure(batch.target, ready_target)
+        return batch
+
+    def _from_pair(self, raw: Any, where: str) -> Batch:
+        pair = isinstance(raw, list | tuple) and not isinstance(raw, PackedSequence)
+        if not pair or len(raw) != 2:
+            raise DataError(f"{where} is {_described(raw)}; {self._wanted()}")
+        batch = self._with_input(raw[0])
+        batch.target = raw[1]
+        return batch
+
+    def _with_input(self, x: Any) -> Batch:
+        if isinstance(x, list | tuple) and not isinstance(x, PackedSequence):
+            return Batch(tuple(x))
+        if isinstance(x, Mapping) and self._covers(x):
+            return Batch(kwargs=dict(x))
+        return Batch((x,))
+
+    def _from_mapping(self, raw: Mapping[str, Any], supervised: bool, where: str) -> Batch:
+        target_key = next((key for key in self._target_keys if key in raw), None)
+        if supervised and target_key is None:
+            raise DataError(f"{where} is {_described(raw)}; {self._wanted()}")
+        taken = {key: value for key, value in raw.items() if self._takes(key)}
+        if target_key is not None and not self._computes_loss:
+            taken.pop(target_key, None)
+        self._report_unused(set(raw) - set(taken) - {target_key})
+        return Batch(kwargs=taken, target=None if target_key is None else raw[target_key])
+
+    def _takes(self, key: str) -> bool:
+        return self._takes_any or key in self._parameters
+
+    def _covers(self, x: Mapping[str, Any]) -> bool:
+        return bool(x) and all(isinstance(key, str) and self._takes(key) for key in x)
+
+    def _names_some(self, raw: Mapping[str, Any]) -> bool:
+        inputs = [key for key in raw if key not in self._target_keys]
+        return any(isinstance(key, str) and self._takes(key) for key in inputs)
+
+    def _report_unused(self, keys: set[str]) -> None:
+        fresh = sorted(keys - self._reported)
+        if fresh:
+            self._reported.update(fresh)
+            warnings.warn(
+                f"The batches hold {quoted(fresh)}, which {type(self._network).__name__}.forward "
+                "does not take, so clarion passes it over. Remove it from the data, or route it "
+                "with unpack=...",
+                stacklevel=2,
+            )
+
+    def _wanted(self) -> str:
+        keys = " or ".join(f'"{key}"' for key in self._target_keys)
+        return (
+            f"clarion reads pairs (x, y) and mappings with {keys} whose other keys are parameters "
+            f"of {type(self._network).__name__}.forward ({', '.join(self._parameters) or 'none'}). "
+            "Pass unpack=..., a function that returns a Batch."
+        )
+
+
+def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except (TypeError, ValueError):
+        return (), False
+    named = tuple(
+        p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    )
+    # A forward of (*args, **kwargs) hands everything on, so it says nothing about names.
+    takes_any = bool(named) and any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return named, takes_any
+
+
+def _floating_dtype(network: nn.Module) -> torch.dtype | None:
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return None
+
+
+def _described(raw: Any) -> str:
+    if isinstance(raw, Mapping):
+        return f"a {type(raw).__name__} with keys {quoted(raw)}"
+    if isinstance(raw, list | tuple) and not isinstance(raw, PackedSequence):
+        return f"a {type(raw).__name__} of {len(raw)}"
+    if hasattr(raw, "shape"):
+        return f"one {type(raw).__name__} of shape {tuple(raw.shape)}"
+    return f"a {type(raw).__name__}"

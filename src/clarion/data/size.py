@@ -1,0 +1,56 @@
+"""How many examples a batch holds."""
+
+import warnings
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+__all__ = ["get_batch_size", "warning_settings"]
+
+warning_settings: dict[str, str] = {"batch_size": "warn"}
+"""Set ``warning_settings["batch_size"] = "ignore"`` to silence ``get_batch_size``."""
+
+
+def get_batch_size(*values: Any) -> int:
+    """Return the number of examples that the values hold.
+
+    Each rule is tried on all values before the next one: the length of a tensor or ndarray; of
+    the first entry of a list or tuple; the ``batch_size`` entry of a mapping; the length of a
+    mapping's first value. If none fits, the size is 1, and a warning says so.
+
+    Args:
+        values: What belongs to one batch, for example ``x, y`` or ``y_pred, y_true``.
+    """
+    for rule in (_of_array, _of_sequence, _of_entry, _of_mapping):
+        for value in values:
+            size = rule(value)
+            if size is not None:
+                return size
+    if warning_settings["batch_size"] != "ignore":
+        warnings.warn(
+            "The number of examples of a batch could not be told from its values, so it counts "
+            'as 1 in averages. Give it a "batch_size" entry, or silence this with '
+            'clarion.warning_settings["batch_size"] = "ignore".',
+            stacklevel=2,
+        )
+    return 1
+
+
+def _of_array(value: Any) -> int | None:
+    return len(value) if isinstance(value, Tensor | np.ndarray) and value.ndim > 0 else None
+
+
+def _of_sequence(value: Any) -> int | None:
+    return _of_array(value[0]) if isinstance(value, list | tuple) and value else None
+
+
+def _of_entry(value: Any) -> int | None:
+    size = value.get("batch_size") if isinstance(value, Mapping) else None
+    return int(size) if isinstance(size, Integral) else None
+
+
+def _of_mapping(value: Any) -> int | None:
+    return _of_array(next(iter(value.values()))) if isinstance(value, Mapping) and value else None

@@ -1,0 +1,142 @@
+"""Random states: seeding, saving and restoring them."""
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clarion.errors import CheckpointError
+
+__all__ = [
+    "RandomState",
+    "load_random_states",
+    "preserved_random_state",
+    "save_random_states",
+    "set_deterministic_debug_mode",
+    "set_seeds",
+]
+
+_NUMPY_TYPES = [
+    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]  # what numpy's own pickles name
+    np.ndarray,
+    np.dtype,
+    type(np.dtype(np.uint32)),
+]
+
+
+def set_seeds(seed: int | None) -> None:
+    """Seed Python's, numpy's and torch's generators, on all devices.
+
+    Args:
+        seed: The seed; None leaves everything as it is.
+    """
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  # the global generator is what datasets use
+        torch.manual_seed(seed)
+
+
+def save_random_states(f: str | os.PathLike[str] | IO[bytes]) -> None:
+    """Save the random states of torch, CUDA, numpy and Python in a file.
+
+    Args:
+        f: A path or a binary file object. ``load_random_states`` reads it.
+    """
+    torch.save(
+        {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),
+            "numpy": np.random.get_state(),  # noqa: NPY002
+            "python": random.getstate(),
+        },
+        f,
+    )
+
+
+def load_random_states(f: str | os.PathLike[str] | IO[bytes]) -> None:
+    """Restore the random states that ``save_random_states`` saved.
+
+    Nothing but numbers is read from the file: one that would run code is refused.
+
+    Args:
+        f: A path or a binary file object.
+
+    Raises:
+        CheckpointError: If the file holds anything else than random states.
+    """
+    try:
+        with torch.serialization.safe_globals(_NUMPY_TYPES):
+            states = torch.load(f, map_location="cpu", weights_only=True)
+        torch.set_rng_state(states["cpu"])
+        if states["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
+        np.random.set_state(states["numpy"])  # noqa: NPY002
+        random.setstate(states["python"])
+    except OSError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{f} does not hold random states that can be read safely: {error}"
+        ) from error
+
+
+class RandomState:
+    """The random states of this process, as a part of what a checkpoint holds."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of Python's, numpy's and torch's generators as plain values."""
+        version, words, gauss = random.getstate()
+        name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+        return {
+            "python": [version, list(words), gauss],
+            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        version, words, gauss = state["python"]
+        random.setstate((version, tuple(words), gauss))
+        name, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state(  # noqa: NPY002
+            (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
+        )
+        torch.set_rng_state(state["torch"])
+        cuda: list[Tensor] = state["cuda"]
+        if cuda and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(cuda[: torch.cuda.device_count()])
+
+
+@contextlib.contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Leave every generator as it was, whatever is drawn inside."""
+    state = RandomState()
+    before = state.state_dict()
+    try:
+        yield
+    finally:
+        state.load_state_dict(before)
+
+
+@contextlib.contextmanager
+def set_deterministic_debug_mode(mode: str | int | None) -> Iterator[None]:
+    """Set torch's deterministic debug mode inside the block.
+
+    Args:
+        mode: ``"default"``, ``"warn"`` or ``"error"`` (or 0, 1, 2); None changes nothing.
+    """
+    if mode is None:
+        yield
+        return
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
