@@ -1,0 +1,76 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from clarion.errors import MissingFileError
+
+__all__ = ["checksum", "flush_directory", "replace_file", "write_flushed"]
+
+_CHUNK = 1 << 20
+
+
+def write_flushed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Open ``path`` for writing, let ``write`` fill it, and wait until the disk has it.
+
+    Args:
+        path: The file; an existing one is overwritten.
+        write: Receives the open binary file.
+    """
+    with open(path, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Put a new file in the place of ``path``: the old one stays until the new one is whole.
+
+    Args:
+        path: The file. What is not a regular file (a pipe, a device) is written directly.
+        write: Receives the open binary file.
+
+    Raises:
+        MissingFileError: If the directory of ``path`` does not exist.
+    """
+    if not path.parent.is_dir():
+        raise MissingFileError(
+            f'"{path}" cannot be written: there is no directory "{path.parent}". Create it first.'
+        )
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            write(file)
+        return
+    path = Path(os.path.realpath(path))  # a link stays a link
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write_flushed(temporary, write)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    flush_directory(path.parent)
+
+
+def flush_directory(directory: Path) -> None:
+    """Wait until the disk has the names in ``directory``; where that is impossible, do nothing."""
+    with contextlib.suppress(OSError):  # Windows opens no directories, some disks flush none
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def checksum(path: Path) -> int:
+    """Return the CRC-32 of a file: it finds accidents, it is no signature."""
+    value = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value

@@ -1,0 +1,128 @@
+"""Checkpoints checked and read, the one before taken if the newest is broken."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from clarion.checkpoints.manifest import Manifest, NewerFormatError
+from clarion.checkpoints.structure import decode
+from clarion.checkpoints.writer import STATE, previous_of
+from clarion.errors import CheckpointError, MissingFileError
+
+__all__ = ["Checkpoint", "read_checkpoint", "read_newest"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read.
+
+    Attributes:
+        directory: Where it stands.
+        state: The parts by name.
+        manifest: What it says about itself.
+    """
+
+    directory: Path
+    state: dict[str, Any]
+    manifest: Manifest
+
+
+def read_checkpoint(
+    directory: str | os.PathLike[str], *, parts: Iterable[str] | None = None
+) -> Checkpoint:
+    """Check every file of a checkpoint and return what it holds, tensors on the CPU.
+
+    Args:
+        directory: Where it stands.
+        parts: The parts to read; all if None.
+
+    Raises:
+        MissingFileError: If there is no such directory.
+        CheckpointError: If a file is missing or broken, or a newer clarion wrote it.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise MissingFileError(f'There is no checkpoint directory "{directory}".')
+    manifest = Manifest.read(directory)
+    manifest.verify(directory)
+    try:
+        plain = json.loads((directory / STATE).read_text(encoding="utf-8"))
+        wanted = list(plain) if parts is None else list(parts)
+        state = {part: _read_part(directory, part, plain[part]) for part in wanted}
+    except KeyError as error:
+        raise CheckpointError(
+            f'"{directory}" has no {error}; it holds the parts {", ".join(plain)}.'
+        ) from error
+    except Exception as error:
+        raise CheckpointError(f'"{directory}" cannot be read: {error}.') from error
+    return Checkpoint(directory, state, manifest)
+
+
+def read_newest(directory: str | os.PathLike[str]) -> Checkpoint | None:
+    """Return the checkpoint in ``directory``, or the one before it if that is broken.
+
+    A broken one is named in a warning and set aside as ``<directory>.broken``, so that it never
+    takes the place of the good one.
+
+    Args:
+        directory: Where ``write_checkpoint`` wrote.
+
+    Returns:
+        The checkpoint; None if there has never been one.
+
+    Raises:
+        CheckpointError: If all there are are broken, or a newer clarion wrote them.
+    """
+    directory = Path(directory)
+    previous = previous_of(directory)
+    if not directory.exists():
+        # A kill between the two renames leaves only the previous one.
+        return read_checkpoint(previous) if previous.exists() else None
+    try:
+        return read_checkpoint(directory)
+    except NewerFormatError:
+        raise
+    except CheckpointError as error:
+        checkpoint = _read_previous(previous, error)
+        warnings.warn(
+            f"{error} The checkpoint before it is used instead: {_described(checkpoint)}.",
+            stacklevel=2,
+        )
+        _set_aside(directory)
+        return checkpoint
+
+
+def _read_previous(directory: Path, newest: CheckpointError) -> Checkpoint:
+    if not directory.exists():
+        raise newest
+    try:
+        return read_checkpoint(directory)
+    except CheckpointError as error:
+        raise CheckpointError(f"{newest} The checkpoint before it is no help: {error}") from error
+
+
+def _read_part(directory: Path, part: str, plain: Any) -> Any:
+    path = directory / f"{part}.safetensors"
+    tensors = {}
+    if path.exists():
+        # Cloned: what was loaded must not stay a view of a file that will be removed.
+        tensors = {name: x.clone() for name, x in load_file(path).items()}
+    return decode(plain, tensors)
+
+
+def _described(checkpoint: Checkpoint) -> str:
+    info = ", ".join(f"{key} {value}" for key, value in checkpoint.manifest.info.items())
+    return f'"{checkpoint.directory}"' + (f" ({info})" if info else "")
+
+
+def _set_aside(directory: Path) -> None:
+    number = 1
+    while (broken := directory.with_name(f"{directory.name}.broken-{number}")).exists():
+        number += 1
+    os.rename(directory, broken)
