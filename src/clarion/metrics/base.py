@@ -1,7 +1,9 @@
 """What a metric is: a state that batches update and that a number is computed from."""
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +15,34 @@ class Metric(ABC, nn.Module):
     """A state that each batch updates, and a value computed from it.
 
     Subclasses implement ``update``, ``compute`` and ``reset``. One that also implements
-    ``forward`` decides itself what the value of a single batch is; otherwise ``forward``
-    computes it from that batch alone by ``update``, ``compute`` and the state put aside.
+    ``forward`` decides itself what the value of a single batch is; otherwise ``forward`` computes
+    it from that batch alone, by the same three methods of a copy. One that implements ``forward``
+    but not ``update`` is updated by calling it.
     """
 
     def forward(self, y_pred: Any, y_true: Any) -> Any:
-        """Update the state with one batch and return the value of that batch alone."""
-        raise NotImplementedError
+        """Update the state with one batch and return the value of that batch alone.
+
+        Raises:
+            NotImplementedError: If the class implements neither this nor ``update``.
+        """
+        if type(self).update is Metric.update:
+            raise NotImplementedError(f"{type(self).__name__} implements no update or forward.")
+        self.update(y_pred, y_true)
+        alone = self._copy_for_single_batches()
+        alone.reset()
+        alone.update(y_pred, y_true)
+        return alone.compute()
 
     def update(self, y_pred: Any, y_true: Any) -> None:
-        """Update the state with one batch."""
-        raise NotImplementedError
+        """Update the state with one batch.
+
+        Raises:
+            NotImplementedError: If the class implements neither this nor ``forward``.
+        """
+        if type(self).forward is Metric.forward:
+            raise NotImplementedError(f"{type(self).__name__} implements no update or forward.")
+        self.forward(y_pred, y_true)
 
     @abstractmethod
     def compute(self) -> Any:
@@ -32,6 +51,18 @@ class Metric(ABC, nn.Module):
     @abstractmethod
     def reset(self) -> None:
         """Forget everything."""
+
+    def _copy_for_single_batches(self) -> Self:
+        # Kept out of reach of nn.Module, in a list, so that it is no part of a state_dict.
+        if "_alone" not in self.__dict__:
+            self.__dict__["_alone"] = [copy.deepcopy(self)]
+        alone: Self = self.__dict__["_alone"][0]
+        return alone
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # A metric that moved to another device needs a new copy, made there.
+        self.__dict__.pop("_alone", None)
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class StreamingMetric(Metric):

@@ -1,0 +1,162 @@
+"""Functions of a batch, averaged over batches by what their own mean runs over."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clarion.metrics.base import Metric, accumulation_dtype
+from clarion.metrics.names import Names, names_as_list
+from clarion.metrics.values import check_count, values_in_order
+from clarion.metrics.weighting import TargetWeight, Weight, target_weight, weight_of
+
+__all__ = ["DecomposableMetric", "convert_decomposable_metric_to_object", "is_stateful"]
+
+
+class DecomposableMetric(Metric):
+    """The weighted mean over batches of what a function returns for each of them.
+
+    The sums stay on the device, in float64 where it has it, and nothing is read on the host when
+    the function returns tensors. Called, it returns the function's own output, with its gradient:
+    so it serves as a loss.
+
+    Args:
+        func: A callable ``(y_pred, y_true)``; one that names a third parameter ``inputs`` gets
+            the inputs of the batch too. It returns a number, a tensor, or a list, tuple or
+            mapping of them: one value per name.
+        names: The name of the value, or the names of the values.
+        weight: A function ``(y_pred, y_true)`` that returns what the mean runs over; `weight_of`
+            the function if omitted: the valid targets of cross-entropy and accuracy, else the
+            number of examples.
+
+    Attributes:
+        func: The function.
+        target_weight: What the mean runs over as a function of ``y_true`` alone, None if it is
+            the number of examples or depends on the prediction.
+    """
+
+    def __init__(
+        self, func: Callable[..., Any], names: Names, weight: Weight | None = None
+    ) -> None:
+        super().__init__()
+        self.func = func
+        self.names = names_as_list(names)
+        self.__name__ = self.names
+        self.wants_inputs = _names_inputs(func)
+        self._weigh = weight or weight_of(func)
+        self.target_weight: TargetWeight | None = None if weight else target_weight(func)
+        self.reset()
+
+    def forward(self, y_pred: Any, y_true: Any, inputs: Any = None) -> Any:
+        """Add one batch and return what the function returned, unchanged."""
+        output = self.func(y_pred, y_true, *([inputs] if self.wants_inputs else []))
+        self._accumulate(output, self._weigh(y_pred, y_true))
+        return output
+
+    def update(self, y_pred: Any, y_true: Any, inputs: Any = None) -> None:
+        """Add one batch."""
+        self.forward(y_pred, y_true, inputs)
+
+    def compute(self) -> NDArray[np.float64]:
+        """Return the means since the last reset, shape (number of names,); nan before a batch."""
+        return self.compute_tensor().cpu().double().numpy()
+
+    def compute_tensor(self) -> Tensor:
+        """Return the same as `compute` on the device, without reading it on the host."""
+        sums = self.sums
+        return torch.full((len(self.names),), torch.nan) if sums is None else self.conclude(sums)
+
+    def conclude(self, sums: Tensor) -> Tensor:
+        """Return the means, shape (number of names,), that these sums amount to."""
+        return sums[:-1] / sums[-1]
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self._total: Tensor | None = None
+        self._weight: int | float | Tensor = 0
+
+    @property
+    def sums(self) -> Tensor | None:
+        """The weighted sum of each value, then the weight; None before the first batch.
+
+        Shape (number of names + 1,). Sums of several ranks add up, and may be put back.
+        """
+        if self._total is None:
+            return None
+        weight = torch.as_tensor(self._weight, dtype=self._total.dtype, device=self._total.device)
+        return torch.cat([self._total.reshape(-1), weight.reshape(1)])
+
+    @sums.setter
+    def sums(self, sums: Tensor | None) -> None:
+        self.reset()
+        if sums is not None:
+            self._total, self._weight = sums[:-1], sums[-1]
+
+    def _accumulate(self, output: Any, weight: int | float | Tensor) -> None:
+        value = self._values(output)
+        if self._total is None:
+            dtype = accumulation_dtype(value.device)
+            self._total = torch.zeros(value.shape, dtype=dtype, device=value.device)
+        elif self._total.device != value.device:
+            self._total = self._total.to(value.device)
+        # The mean over nothing is nan: it counts nothing and must not spoil the sum.
+        if isinstance(weight, Tensor):
+            weight = weight.to(self._total.dtype)
+            part = value.to(self._total.dtype) * weight
+            self._total = self._total + torch.where(weight > 0, part, 0.0)
+        elif weight:
+            self._total = torch.add(self._total, value, alpha=weight)
+        self._weight = self._weight + weight
+
+    def _values(self, output: Any) -> Tensor:
+        if isinstance(output, Tensor) and output.ndim == 0 and len(self.names) == 1:
+            return output.detach()
+        if isinstance(output, Tensor):
+            values = output.detach().reshape(-1)
+            check_count(values.numel(), self.names)
+            return values
+        listed = values_in_order(output, self.names)
+        if any(isinstance(value, Tensor) for value in listed):
+            device = next(value.device for value in listed if isinstance(value, Tensor))
+            return torch.stack([torch.as_tensor(value, device=device) for value in listed])
+        return torch.tensor(listed, dtype=torch.float64)
+
+
+def convert_decomposable_metric_to_object(
+    metric: Any, names: Names, is_epoch_metric: bool = False
+) -> Any:
+    """Return a metric with a state: the metric itself if it has one, else its mean over batches.
+
+    Args:
+        metric: A stateful metric or a callable ``(y_pred, y_true)``.
+        names: The name or names of its values.
+        is_epoch_metric: Whether it will be updated rather than called.
+    """
+    if is_stateful(metric, is_epoch_metric=is_epoch_metric):
+        return metric
+    return DecomposableMetric(metric, names)
+
+
+def is_stateful(metric: Any, *, is_epoch_metric: bool = False) -> bool:
+    """Tell whether an object is a metric with a state: it has ``compute`` and ``reset``.
+
+    Args:
+        metric: The object, which may be a mock of a metric.
+        is_epoch_metric: Whether it must have ``update`` as well.
+    """
+    methods = ["compute", "reset", *(["update"] if is_epoch_metric else [])]
+    # A bare mock has every attribute, so that objects which are no modules are asked by type.
+    holder = metric if isinstance(metric, nn.Module) else type(metric)
+    return all(callable(getattr(holder, method, None)) for method in methods)
+
+
+def _names_inputs(func: Any) -> bool:
+    try:
+        parameters = list(inspect.signature(func).parameters)
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return False
+    return parameters[2:3] == ["inputs"]

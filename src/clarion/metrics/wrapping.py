@@ -1,0 +1,118 @@
+"""What users pass as losses and metrics, turned into objects with a state and names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from clarion.errors import InvalidTypeError
+from clarion.metrics.decomposable import convert_decomposable_metric_to_object
+from clarion.metrics.names import Names, get_names_of_metric, rename_doubles
+from clarion.metrics.registry import get_metric
+
+__all__ = ["original_names", "wrap_loss", "wrap_metric", "wrap_metrics"]
+
+
+def wrap_loss(loss_function: Any) -> Any:
+    """Return a loss function as a metric named ``loss`` that can be called for its gradient.
+
+    Args:
+        loss_function: A callable ``(y_pred, y_true)``, the name of one, a pair ``(name, loss)``
+            whose name is not used, a stateful metric, or None.
+
+    Returns:
+        A `DecomposableMetric`, the stateful metric itself, or None.
+
+    Raises:
+        UnknownNameError: If the name is not known.
+        InvalidTypeError: If it cannot be called.
+    """
+    if loss_function is None:
+        return None
+    _, function = get_names_of_metric(get_metric(loss_function))
+    _check_callable(function, "loss_function")
+    return convert_decomposable_metric_to_object(function, "loss")
+
+
+def wrap_metrics(
+    batch_metrics: Sequence[Any] | None, epoch_metrics: Sequence[Any] | None
+) -> tuple[list[Any], list[Names], list[Any], list[Names]]:
+    """Return batch metrics and their names, then epoch metrics and their names.
+
+    Args:
+        batch_metrics: Callables, metrics, names, or pairs ``(names, one of these)``.
+        epoch_metrics: The same, for those that are shown only at the end.
+
+    Returns:
+        Metric objects with a state; their names as they stand in the logs (a list for a metric
+        with several values), numbered where they would occur twice over both lists.
+
+    Raises:
+        UnknownNameError: If a name is not known.
+        InvalidTypeError: If something is no metric.
+    """
+    batch, batch_names = _wrapped_list(batch_metrics, "batch_metrics", is_epoch_metric=False)
+    epoch, epoch_names = _wrapped_list(epoch_metrics, "epoch_metrics", is_epoch_metric=True)
+    batch_names, epoch_names = rename_doubles(batch_names, epoch_names)
+    return batch, batch_names, epoch, epoch_names
+
+
+def wrap_metric(
+    metric: Any, *, argument: str = "metric", is_epoch_metric: bool = False
+) -> tuple[Any, Names]:
+    """Return one metric as an object with a state, then its name or names.
+
+    Args:
+        metric: A callable, a metric, a name, or a pair ``(names, one of these)``.
+        argument: The argument it came from, for messages.
+        is_epoch_metric: Whether it will be updated rather than called.
+    """
+    names, found = get_names_of_metric(get_metric(metric))
+    _check_callable(found, argument)
+    _check_names(names, found, argument)
+    return convert_decomposable_metric_to_object(found, names, is_epoch_metric), names
+
+
+def original_names(metric: Any) -> Names | None:
+    """Return the names that a metric itself gives its values, None if it has no names.
+
+    They are the keys of the mapping that it may return, whatever the logs call its values.
+    """
+    names: Names | None = getattr(metric, "__name__", None)
+    return names
+
+
+def _wrapped_list(
+    metrics: Sequence[Any] | None, argument: str, *, is_epoch_metric: bool
+) -> tuple[list[Any], list[Names]]:
+    if metrics is None:
+        return [], []
+    if isinstance(metrics, str) or not hasattr(metrics, "__iter__"):
+        raise InvalidTypeError(
+            f"{argument} is a list of metrics; got {metrics!r}. Write {argument}=[...] around it."
+        )
+    wrapped = [
+        wrap_metric(metric, argument=argument, is_epoch_metric=is_epoch_metric)
+        for metric in metrics
+    ]
+    return [metric for metric, _ in wrapped], [names for _, names in wrapped]
+
+
+def _check_callable(metric: Any, argument: str) -> None:
+    if isinstance(metric, type):
+        raise InvalidTypeError(
+            f"{argument} got the class {metric.__name__}; it needs an object of it: "
+            f"{metric.__name__}(...)."
+        )
+    if not callable(metric):
+        raise InvalidTypeError(
+            f"{argument} got {metric!r}, a {type(metric).__name__}. Expected a name, a callable "
+            "(y_pred, y_true), a metric with compute and reset, or a pair (name, one of these)."
+        )
+
+
+def _check_names(names: Any, metric: Any, argument: str) -> None:
+    listed = [names] if isinstance(names, str) else names
+    if isinstance(listed, list | tuple) and all(isinstance(name, str) for name in listed):
+        return
+    raise InvalidTypeError(
+        f"{argument}: the name of a metric is a str or a list of str; got {names!r} for {metric!r}."
+    )

@@ -1,0 +1,82 @@
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import nn
+
+from clarion.metrics import Accuracy, DecomposableMetric
+from clarion.metrics.wrapping import original_names, wrap_loss, wrap_metrics
+
+
+def test_metrics_get_objects_and_names():
+    def own(y_pred, y_true):
+        return 0.0
+
+    accuracy = Accuracy()
+    batch, batch_names, epoch, epoch_names = wrap_metrics(
+        ["acc", own, ("renamed", "mse"), nn.MSELoss()],
+        [(("x", "y"), own), accuracy, functools.partial(own), lambda a, b: 0.0],
+    )
+    assert batch_names == ["acc1", "own", "renamed", "mse_loss"]
+    assert epoch_names == [["x", "y"], "acc2", "partial", "<lambda>"]
+    assert [type(metric) for metric in batch] == [Accuracy, *[DecomposableMetric] * 3]
+    assert epoch[1] is accuracy
+    assert batch[2].func is F.mse_loss
+    assert wrap_metrics(None, []) == ([], [], [], [])
+
+
+def test_the_names_of_doubles_stay_the_keys_of_a_mapping():
+    def two(y_pred, y_true):
+        return {"b": 2.0, "a": 1.0}
+
+    batch, names, _, _ = wrap_metrics([(["a", "b"], two), (["a", "b"], two)], None)
+    assert names == [["a1", "b1"], ["a2", "b2"]]
+    batch[1](torch.zeros(2), torch.zeros(2))
+    assert batch[1].compute().tolist() == [1.0, 2.0]
+    assert original_names(batch[1]) == ["a", "b"]
+    assert original_names(nn.MSELoss()) is None
+
+
+def test_loss_by_name_callable_pair_or_none():
+    def own(y_pred, y_true):
+        return (y_pred - y_true).abs().sum()
+
+    stateful = Accuracy()
+    assert wrap_loss(None) is None
+    assert wrap_loss("CrossEntropyLoss").func is F.cross_entropy
+    assert wrap_loss("bce").func is F.binary_cross_entropy
+    assert wrap_loss(own).func is own
+    assert wrap_loss(("name", own)).func is own
+    assert wrap_loss(("name", "mse")).func is F.mse_loss
+    assert wrap_loss(own).names == ["loss"]
+    assert wrap_loss(stateful) is stateful
+
+
+def test_unknown_names_are_value_errors():
+    with pytest.raises(ValueError, match='"cross_entrop"; did you mean "cross_entropy"'):
+        wrap_loss("cross_entrop")
+    with pytest.raises(ValueError, match='"acuracy"; did you mean "accuracy"'):
+        wrap_metrics(["acuracy"], None)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ("acc", r"batch_metrics is a list of metrics; got 'acc'"),
+        (F.mse_loss, r"batch_metrics is a list of metrics"),
+        ([Accuracy], r"batch_metrics got the class Accuracy; it needs an object of it"),
+        ([3], r"batch_metrics got 3, a int"),
+        ([(3, F.mse_loss)], r"the name of a metric is a str or a list of str; got 3"),
+    ],
+)
+def test_what_is_no_metric(metrics, message):
+    with pytest.raises(TypeError, match=message):
+        wrap_metrics(metrics, None)
+
+
+def test_what_is_no_loss():
+    with pytest.raises(TypeError, match="loss_function got the class CrossEntropyLoss"):
+        wrap_loss(nn.CrossEntropyLoss)
+    with pytest.raises(TypeError, match="loss_function got 3"):
+        wrap_loss(3)
