@@ -15,6 +15,7 @@ __all__ = [
     "MissingMonitorError",
     "NonFiniteError",
     "StepError",
+    "UnknownArgumentError",
     "UnknownNameError",
     "quoted",
     "suggestion",
@@ -39,6 +40,10 @@ class InvalidTypeError(InvalidArgumentError, TypeError):
 
 class UnknownNameError(InvalidArgumentError, KeyError):
     """A name (of a loss, a metric, an optimizer, an option) is not known."""
+
+
+class UnknownArgumentError(ClarionError, TypeError):
+    """A function was called with a keyword argument that it does not have."""
 
 
 class MissingMonitorError(ClarionError, KeyError):

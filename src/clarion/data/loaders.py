@@ -1,8 +1,10 @@
 """Loaders for arrays, datasets and iterables, and how many batches are taken from them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.data import TensorDataset as TorchTensorDataset
 
@@ -10,7 +12,14 @@ from clarion.data.arrays import ArrayBatches, as_arrays
 from clarion.data.dataset import TensorDataset, common_length
 from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError
 
-__all__ = ["array_loader", "check_steps", "dataset_loader", "num_batches", "take"]
+__all__ = [
+    "any_loader",
+    "array_loader",
+    "check_steps",
+    "dataset_loader",
+    "num_batches",
+    "take",
+]
 
 _ARRAY_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last", "generator"})
 
@@ -36,7 +45,8 @@ def array_loader(
     length = common_length(arrays)
     if length == 0:
         raise DataError(f"{' and '.join(named)} hold no examples (length 0); pass at least one.")
-    options = {"shuffle": shuffle, **options}
+    if not {"sampler", "batch_sampler"} & set(options):
+        options = {"shuffle": shuffle, **options}
     parts = tuple(arrays.values())
     if set(options) <= _ARRAY_OPTIONS:
         return ArrayBatches(parts if len(parts) > 1 else parts[0], **options)
@@ -70,6 +80,31 @@ def dataset_loader(dataset: Any, name: str, *, shuffle: bool = False, **options:
     if type(dataset) in (TensorDataset, TorchTensorDataset) and set(plain) <= _ARRAY_OPTIONS:
         return ArrayBatches(tuple(dataset.tensors), **plain)
     return _data_loader(dataset, options)
+
+
+def any_loader(data: Any, name: str, *, shuffle: bool = False, **options: Any) -> Any:
+    """Return a loader over whatever carries examples or batches.
+
+    Args:
+        data: Arrays (also a dict or a list of them), a dataset, or an iterable of batches, which
+            is returned as it is.
+        name: What an error calls it.
+        shuffle: Whether the order is random; an iterable of batches keeps its own.
+        options: Arguments of ``DataLoader``.
+    """
+    is_array = isinstance(data, Tensor | np.ndarray | Mapping) or hasattr(data, "to_numpy")
+    is_arrays = isinstance(data, list | tuple) and bool(data) and all(map(_is_array, data))
+    if is_array or is_arrays:
+        return array_loader({name: data}, shuffle=shuffle, **options)
+    is_batches = isinstance(data, DataLoader | list | tuple) or hasattr(data, "__next__")
+    if isinstance(data, Dataset) or (hasattr(data, "__getitem__") and not is_batches):
+        return dataset_loader(data, name, shuffle=shuffle, **options)
+    if hasattr(data, "__iter__"):
+        return data
+    raise InvalidTypeError(
+        f"{name} is a {type(data).__name__}; pass arrays, a dataset, a DataLoader, or any iterable "
+        "of batches."
+    )
 
 
 def num_batches(loader: Any) -> int | None:
@@ -143,4 +178,5 @@ def _without_defaults(options: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in options.items() if k not in defaults or v != defaults[k]}
 
 
-Collate = Callable[[list[Any]], Any]
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray) or hasattr(value, "to_numpy")

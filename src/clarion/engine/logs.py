@@ -1,0 +1,110 @@
+"""Batch logs that stay on the device until somebody reads them."""
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clarion.metrics.values import values_by_name
+
+__all__ = ["Logs", "to_floats"]
+
+
+class Logs(MutableMapping[str, Any]):
+    """What a batch hook receives: a mapping of names to numbers.
+
+    The first read of a measured value brings all of them from the device in one transfer; if
+    nobody reads, nobody waits. Compares equal to a dict of the same items.
+
+    Args:
+        plain: Values that are on the host already, first in order.
+        measured: Pairs of names and what the loss or a metric returned for them.
+        prefix: What stands before the measured names, for example ``val_``.
+    """
+
+    __slots__ = ("_items", "_pending")
+
+    def __init__(
+        self,
+        plain: dict[str, Any],
+        measured: Sequence[tuple[Sequence[str], Sequence[str], Any]] = (),
+        prefix: str = "",
+    ) -> None:
+        self._items = plain
+        for shown, _, _ in measured:
+            for name in shown:
+                plain[prefix + name] = None
+        self._pending: tuple[Sequence[tuple[Sequence[str], Sequence[str], Any]], str] | None = (
+            (measured, prefix) if measured else None
+        )
+
+    def __getitem__(self, key: str) -> Any:
+        if self._pending is not None and key in self._items:
+            self._read()
+        return self._items[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if self._pending is not None:
+            self._read()
+        self._items[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        if self._pending is not None:
+            self._read()
+        del self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Mapping):
+            return self._as_dict() == dict(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as a dict is
+
+    def __repr__(self) -> str:
+        return repr(self._as_dict())
+
+    def _as_dict(self) -> dict[str, Any]:
+        if self._pending is not None:
+            self._read()
+        return self._items
+
+    def _read(self) -> None:
+        if self._pending is None:
+            return
+        measured, prefix = self._pending
+        self._pending = None
+        named: dict[str, Any] = {}
+        for shown, own, value in measured:
+            for name, part in values_by_name(value, shown, own).items():
+                named[prefix + name] = part
+        self._items.update(to_floats(named))
+
+
+def to_floats(named: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values as floats, those on a device in one transfer per device.
+
+    Args:
+        named: 0-d tensors and numbers by name.
+    """
+    floats: dict[str, Any] = dict(named)
+    by_device: dict[torch.device, list[str]] = {}
+    for name, value in named.items():
+        if isinstance(value, Tensor):
+            by_device.setdefault(value.device, []).append(name)
+        else:
+            floats[name] = float(value)
+    for device, names in by_device.items():
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        stacked = torch.stack([named[name].detach().to(wide).reshape(()) for name in names])
+        floats.update(zip(names, stacked.tolist(), strict=True))
+    return floats

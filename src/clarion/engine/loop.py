@@ -1,0 +1,205 @@
+"""The only loop over batches, and the epochs made of it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from clarion.data.batch import Batch
+from clarion.data.loaders import take
+from clarion.engine.engine import Engine
+from clarion.engine.grouping import group_by_step
+from clarion.engine.logs import Logs, to_floats
+from clarion.engine.random import preserved_random_state
+from clarion.engine.stage import TRAIN, VALID, Stage
+from clarion.engine.step import Output, predict_step, score_step, train_step
+
+__all__ = ["Source", "Training", "fit", "run_pass", "run_stage"]
+
+Keep = Callable[[Batch, Output], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the batches of a pass come from.
+
+    Attributes:
+        loader: An iterable of raw batches.
+        steps: How many batches make a pass; None for as many as there are.
+        supervised: Whether raw batches carry a target.
+    """
+
+    loader: Iterable[Any]
+    steps: int | None = None
+    supervised: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What ``fit`` is to do.
+
+    Attributes:
+        train: The batches to learn from.
+        valid: The batches to validate on after each epoch, or None.
+        epochs: The number of the last epoch.
+        initial_epoch: The number of the first one.
+        batches_per_step: How many batches make an optimizer step.
+    """
+
+    train: Source
+    valid: Source | None
+    epochs: int
+    initial_epoch: int = 1
+    batches_per_step: int = 1
+
+
+def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
+    """Train for some epochs and return their logs.
+
+    Each epoch is a train pass and, if there is validation data, a valid pass, which leaves the
+    random states as they were: validating changes nothing in what is learnt.
+    """
+    hooks, control = engine.hooks, engine.control
+    history: list[dict[str, Any]] = []
+    with _announced_errors(engine):
+        hooks.fire("on_train_begin", {})
+        for epoch in range(training.initial_epoch, training.epochs + 1):
+            logs = _run_epoch(engine, training, epoch)
+            history.append(logs)
+            hooks.fire("on_epoch_end", epoch, logs)
+            if control.stop_training:
+                break
+        hooks.fire("on_train_end", {})
+    return history
+
+
+def run_stage(
+    engine: Engine, stage: Stage, source: Source, keep: Keep | None = None
+) -> dict[str, Any]:
+    """Evaluate or predict: one pass between the hooks of its stage, errors announced."""
+    with _announced_errors(engine):
+        return _hooked_pass(engine, stage, source, keep)
+
+
+def run_pass(
+    engine: Engine, stage: Stage, batches: Iterable[Batch], keep: Keep | None = None
+) -> None:
+    """Run every batch through the stage's step; the only loop over batches.
+
+    Args:
+        engine: What a step works with.
+        stage: Which stage this is; it decides on the step and the hooks.
+        batches: The batches, ready for the network.
+        keep: What is called with each batch and its output, to collect them.
+    """
+    hooks, control, progress = engine.hooks, engine.control, engine.progress
+    step = _STEPS[stage.name]
+    begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
+    clock = perf_counter()
+    for number, batch in enumerate(batches, start=1):
+        if begins:
+            hooks.fire(stage.batch_begin, number, {})
+        output = step(engine, batch, number)
+        if keep is not None:
+            keep(batch, output)
+        if stage.trains:
+            progress.batch = number
+        if ends:
+            now = perf_counter()
+            hooks.fire(stage.batch_end, number, _batch_logs(stage, batch, output, number, now - clock))
+            clock = now
+        if stage.trains and control.stop_immediately and batch.closes_step:
+            break
+
+
+_STEPS: dict[str, Callable[[Engine, Batch, int], Output]] = {
+    "train": train_step,
+    "valid": score_step,
+    "test": score_step,
+    "predict": predict_step,
+}
+
+
+def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]:
+    hooks, progress = engine.hooks, engine.progress
+    start = perf_counter()
+    hooks.fire("on_epoch_begin", epoch, {})
+    where = f"the train loader in epoch {epoch}"
+    with _mode(engine.network, training=True), torch.enable_grad():
+        engine.metrics.start()
+        batches = _batches(engine, training.train, where)
+        run_pass(
+            engine,
+            TRAIN,
+            group_by_step(
+                batches, training.batches_per_step, engine.objective.weigh, engine.strategy.total
+            ),
+        )
+    logs = to_floats(engine.metrics.compute(TRAIN.prefix))
+    if training.valid is not None:
+        with preserved_random_state():
+            valid_logs = _hooked_pass(engine, VALID, training.valid)
+        logs |= {key: value for key, value in valid_logs.items() if key != "time"}
+    progress.epoch, progress.batch = epoch, 0
+    return {"epoch": epoch, "time": perf_counter() - start, **logs}
+
+
+def _hooked_pass(
+    engine: Engine, stage: Stage, source: Source, keep: Keep | None = None
+) -> dict[str, Any]:
+    start = perf_counter()
+    engine.hooks.fire(stage.begin, {})
+    if stage.scores:
+        engine.metrics.start()
+    with _mode(engine.network, training=False), torch.no_grad():
+        run_pass(engine, stage, _batches(engine, source, f"the {stage.name} loader"), keep)
+    logs: dict[str, Any] = {"time": 0.0}
+    if stage.scores:
+        logs |= to_floats(engine.metrics.compute(stage.prefix))
+    logs["time"] = perf_counter() - start
+    engine.hooks.fire(stage.end, logs)
+    return logs
+
+
+def _batches(engine: Engine, source: Source, where: str) -> Iterator[Batch]:
+    router, device = engine.router, engine.device
+    loader = engine.strategy.shard(source.loader)
+    for number, raw in enumerate(take(loader, source.steps, where), start=1):
+        batch = router.route(
+            raw, supervised=source.supervised, where=f"Batch {number} of {where}"
+        )
+        yield router.prepare(batch, device)
+
+
+def _batch_logs(
+    stage: Stage, batch: Batch, output: Output, number: int, seconds: float
+) -> Logs:
+    if not stage.scores:
+        return Logs({"batch": number, "time": seconds})
+    plain = {"batch": number, "size": batch.size, "time": seconds}
+    loss = output.loss if output.loss is None else output.loss.detach()
+    return Logs(plain, [(("loss",), ("loss",), loss), *output.measured], stage.prefix)
+
+
+@contextmanager
+def _mode(network: nn.Module, *, training: bool) -> Iterator[None]:
+    before = network.training
+    network.train(training)
+    try:
+        yield
+    finally:
+        network.train(before)
+
+
+@contextmanager
+def _announced_errors(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if "on_exception" in engine.hooks:
+            engine.hooks.fire("on_exception", error)
+        raise

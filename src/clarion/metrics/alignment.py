@@ -1,0 +1,101 @@
+"""Targets brought into the shape that the loss compares with predictions."""
+
+import functools
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor, nn
+
+from clarion.errors import DataError
+
+__all__ = ["Aligner", "aligner_of"]
+
+_ELEMENTWISE = frozenset(
+    {
+        F.binary_cross_entropy,
+        F.binary_cross_entropy_with_logits,
+        F.huber_loss,
+        F.l1_loss,
+        F.mse_loss,
+        F.smooth_l1_loss,
+        F.soft_margin_loss,
+    }
+)
+_ELEMENTWISE_MODULES = (
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.HuberLoss,
+    nn.L1Loss,
+    nn.MSELoss,
+    nn.SmoothL1Loss,
+    nn.SoftMarginLoss,
+)
+_BY_CLASS = frozenset({F.cross_entropy, F.nll_loss})
+_BY_CLASS_MODULES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+class Aligner:
+    """Leaves every target as it is: what a loss wants that clarion does not know."""
+
+    def align(self, y_pred: Any, y_true: Any) -> Any:
+        """Return the target in the shape that loss and metrics compare."""
+        return y_true
+
+    def cast(self, y_pred: Any, y_true: Any) -> Any:
+        """Return the target in the dtype that the loss wants."""
+        return y_true
+
+
+class _Elementwise(Aligner):
+    """For losses that compare element by element, where broadcasting would be an error."""
+
+    def align(self, y_pred: Any, y_true: Any) -> Any:
+        if not isinstance(y_pred, Tensor) or not isinstance(y_true, Tensor):
+            return y_true
+        if y_pred.shape == y_true.shape:
+            return y_true
+        if (*y_true.shape, 1) == tuple(y_pred.shape):
+            return y_true.unsqueeze(-1)
+        if tuple(y_true.shape) == (*y_pred.shape, 1):
+            return y_true.squeeze(-1)
+        raise DataError(
+            f"y_pred has shape {tuple(y_pred.shape)} and y_true {tuple(y_true.shape)}, but the "
+            "loss compares them element by element. Give the network as many outputs as the "
+            "target has values, or reshape the target to the shape of y_pred."
+        )
+
+    def cast(self, y_pred: Any, y_true: Any) -> Any:
+        both = isinstance(y_pred, Tensor) and isinstance(y_true, Tensor)
+        if both and not y_true.is_floating_point() and y_pred.is_floating_point():
+            return y_true.to(y_pred.dtype)
+        return y_true
+
+
+class _ByClass(Aligner):
+    """For losses that take class indices: (N, 1) becomes (N,)."""
+
+    def align(self, y_pred: Any, y_true: Any) -> Any:
+        if not isinstance(y_pred, Tensor) or not isinstance(y_true, Tensor):
+            return y_true
+        column = y_pred.ndim == y_true.ndim == 2 and y_true.shape[1] == 1 < y_pred.shape[1]
+        return y_true.squeeze(1) if column and not y_true.is_floating_point() else y_true
+
+
+def aligner_of(loss_function: Any) -> Aligner:
+    """Return what brings targets into the shape and dtype that a loss function wants.
+
+    Args:
+        loss_function: A loss function; those of torch and ``functools.partial`` of them are known.
+    """
+    while isinstance(loss_function, functools.partial):
+        loss_function = loss_function.func
+    if isinstance(loss_function, nn.Module):
+        if type(loss_function) in _ELEMENTWISE_MODULES:
+            return _Elementwise()
+        return _ByClass() if type(loss_function) in _BY_CLASS_MODULES else Aligner()
+    try:
+        if loss_function in _ELEMENTWISE:
+            return _Elementwise()
+        return _ByClass() if loss_function in _BY_CLASS else Aligner()
+    except TypeError:  # not hashable
+        return Aligner()

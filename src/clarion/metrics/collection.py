@@ -1,0 +1,141 @@
+"""The loss and the metrics of a model, updated and computed together."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from clarion.metrics.base import StreamingMetric
+from clarion.metrics.decomposable import DecomposableMetric
+from clarion.metrics.names import Names, flatten_metric_names, names_as_list
+from clarion.metrics.values import values_by_name
+from clarion.metrics.wrapping import original_names
+
+__all__ = ["Measured", "MetricSet"]
+
+Measured = tuple[Sequence[str], Sequence[str], Any]
+"""The names of values in the logs, the metric's own names of them, and what it returned."""
+
+_SUMMING = (DecomposableMetric, StreamingMetric)
+
+
+class MetricSet:
+    """A loss, batch metrics and epoch metrics: one update a batch, one value of each a pass.
+
+    Args:
+        loss: The wrapped loss, or None.
+        batch_metrics: Wrapped metrics, called with each batch.
+        batch_names: The name or names of each.
+        epoch_metrics: Wrapped metrics, updated with each batch.
+        epoch_names: The name or names of each.
+    """
+
+    def __init__(
+        self,
+        loss: Any,
+        batch_metrics: Sequence[Any] = (),
+        batch_names: Sequence[Names] = (),
+        epoch_metrics: Sequence[Any] = (),
+        epoch_names: Sequence[Names] = (),
+    ) -> None:
+        self.loss = loss
+        self.batch_metrics = list(batch_metrics)
+        self.epoch_metrics = list(epoch_metrics)
+        self.batch_names = flatten_metric_names(batch_names)
+        self.epoch_names = flatten_metric_names(epoch_names)
+        self._batch = [_Entry(m, n) for m, n in zip(batch_metrics, batch_names, strict=True)]
+        self._epoch = [
+            _Entry(m, n, epoch=True) for m, n in zip(epoch_metrics, epoch_names, strict=True)
+        ]
+        self._dirty = False
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield the loss and the metrics that are modules, which move with the model."""
+        for metric in (self.loss, *self.batch_metrics, *self.epoch_metrics):
+            if isinstance(metric, nn.Module):
+                yield metric
+
+    def update(self, y_pred: Any, y_true: Any, inputs: Any) -> list[Measured]:
+        """Update every metric with a batch; return what the batch metrics returned for it."""
+        measured = [
+            (entry.names, entry.own_names, entry.call(y_pred, y_true, inputs))
+            for entry in self._batch
+        ]
+        for entry in self._epoch:
+            entry.call(y_pred, y_true, inputs)
+        return measured
+
+    def start(self) -> None:
+        """Begin a pass: forget what a pass that ended by an error left behind."""
+        if self._dirty:
+            self.reset()
+        self._dirty = True
+
+    def compute(self, prefix: str) -> dict[str, Any]:
+        """End a pass: return the values over it by name, still on the device, and reset.
+
+        Args:
+            prefix: What stands before each name.
+        """
+        values: dict[str, Any] = {}
+        if self.loss is not None:
+            values |= _values(("loss",), ("loss",), self.loss)
+            self.loss.reset()
+        for entries in (self._batch, self._epoch):
+            for entry in entries:
+                values |= _values(entry.names, entry.own_names, entry.metric)
+            for entry in entries:
+                entry.metric.reset()
+        self._dirty = False
+        return {prefix + name: value for name, value in values.items()}
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for metric in (self.loss, *self.batch_metrics, *self.epoch_metrics):
+            if metric is not None:
+                metric.reset()
+        self._dirty = False
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Keep what is updated inside from the sums of a pass that may be under way.
+
+        Metrics that are no sums cannot be set aside; they are reset before the next pass.
+        """
+        metrics = [self.loss, *self.batch_metrics, *self.epoch_metrics]
+        summing = [metric for metric in metrics if isinstance(metric, _SUMMING)]
+        before = [metric.sums for metric in summing]
+        for metric in summing:
+            metric.sums = None
+        try:
+            yield
+        finally:
+            for metric, sums in zip(summing, before, strict=True):
+                metric.sums = sums
+            if len(summing) < sum(metric is not None for metric in metrics):
+                self._dirty = True
+
+
+class _Entry:
+    """One metric, how it is called and what its values are called."""
+
+    def __init__(self, metric: Any, names: Names, *, epoch: bool = False) -> None:
+        self.metric = metric
+        self.names = names_as_list(names)
+        own = original_names(metric)
+        self.own_names = self.names if own is None else names_as_list(own)
+        call: Callable[..., Any] = metric.update if epoch else metric
+        self._call = call
+        self._wants_inputs = getattr(metric, "wants_inputs", False) is True
+
+    def call(self, y_pred: Any, y_true: Any, inputs: Any) -> Any:
+        if self._wants_inputs:
+            return self._call(y_pred, y_true, inputs)
+        return self._call(y_pred, y_true)
+
+
+def _values(names: Sequence[str], own: Sequence[str], metric: Any) -> Mapping[str, Any]:
+    if isinstance(metric, DecomposableMetric):
+        return values_by_name(metric.compute_tensor(), names, own)
+    return values_by_name(metric.compute(), names, own)

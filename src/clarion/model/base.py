@@ -1,0 +1,177 @@
+"""What a model consists of, and the engine that its methods run on."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from clarion.callbacks.base import Callback
+from clarion.callbacks.hooks import CallbackList
+from clarion.data.batch import Batch
+from clarion.data.routing import TARGET_KEYS, Router
+from clarion.distributed.single import Single
+from clarion.distributed.strategy import Strategy
+from clarion.engine.engine import Engine
+from clarion.engine.objective import Objective
+from clarion.engine.optimizers import get_optimizer
+from clarion.engine.precision import make_precision
+from clarion.engine.random import RandomState
+from clarion.engine.state import Progress, TrainState, callback_states
+from clarion.engine.update import Update
+from clarion.errors import InvalidArgumentError, InvalidTypeError
+from clarion.metrics.collection import MetricSet
+from clarion.metrics.wrapping import wrap_metrics
+
+if TYPE_CHECKING:
+    from clarion.model import Model
+
+__all__ = ["ModelBase"]
+
+
+class ModelBase:
+    """The parts of a model and how they are put together; ``Model`` explains the arguments."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Any,
+        loss_function: Any,
+        *,
+        batch_metrics: Sequence[Any] | None,
+        epoch_metrics: Sequence[Any] | None,
+        precision: str,
+        unpack: Callable[[Any], Batch] | None,
+        target_keys: Sequence[str],
+        prediction_key: str | None,
+    ) -> None:
+        if not isinstance(network, nn.Module):
+            raise InvalidTypeError(
+                f"network is a {type(network).__name__}; it must be a torch.nn.Module."
+            )
+        self.network = network
+        self.optimizer = get_optimizer(optimizer, network)
+        self.loss_function = loss_function
+        self._objective = Objective(loss_function, prediction_key)
+        batch, batch_names, epoch, epoch_names = wrap_metrics(batch_metrics, epoch_metrics)
+        self._metrics = MetricSet(self._objective.metric, batch, batch_names, epoch, epoch_names)
+        self._router = Router(
+            network,
+            unpack=unpack,
+            target_keys=target_keys or TARGET_KEYS,
+            computes_loss=loss_function is None,
+        )
+        self.precision = precision
+        self._precision = make_precision(precision, network)
+        self._strategy: Strategy = Single()
+        self._device: torch.device | None = None
+        self.device: Any = None
+        self.other_device: Any = None
+        self.progress = Progress()
+        self.stop_immediately = False
+
+    @property
+    def batch_metrics(self) -> list[Any]:
+        """The batch metrics, as objects with a state."""
+        return self._metrics.batch_metrics
+
+    @property
+    def epoch_metrics(self) -> list[Any]:
+        """The epoch metrics, as objects with a state."""
+        return self._metrics.epoch_metrics
+
+    @property
+    def batch_metrics_names(self) -> list[str]:
+        """The names of the batch metrics' values in the logs."""
+        return self._metrics.batch_names
+
+    @property
+    def epoch_metrics_names(self) -> list[str]:
+        """The names of the epoch metrics' values in the logs."""
+        return self._metrics.epoch_names
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of all values in the logs but the loss: batch metrics, then epoch metrics."""
+        return self.batch_metrics_names + self.epoch_metrics_names
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether the training is to end after this epoch; callbacks set it to True."""
+        return self.progress.stopped
+
+    @stop_training.setter
+    def stop_training(self, stop: bool) -> None:
+        self.progress.stopped = stop
+
+    def train_state(self, callbacks: Iterable[Any] = ()) -> TrainState:
+        """Return all that a training checkpoint holds, as parts with a state each.
+
+        Args:
+            callbacks: The callbacks of the run; those with a state are saved by their class.
+        """
+        parts: dict[str, Any] = {"network": self.network}
+        if self.optimizer is not None:
+            parts["optimizer"] = self.optimizer
+        parts |= {
+            "precision": self._precision,
+            "progress": self.progress,
+            "callbacks": callback_states(callbacks),
+            "random": RandomState(),
+        }
+        return TrainState(parts)
+
+    def _engine(
+        self,
+        callbacks: Iterable[Callback] | None = None,
+        params: dict[str, Any] | None = None,
+        *,
+        trains: bool = False,
+    ) -> Engine:
+        hooks = CallbackList(callbacks or ())
+        if params is not None:
+            hooks.set_params(params)
+            hooks.set_model(cast("Model", self))
+        update = None
+        if trains:
+            update = Update(self._trainable_optimizer(), self._precision, hooks, self.progress)
+        return Engine(
+            network=self.network,
+            forward=self._strategy.wrap(self.network),
+            objective=self._objective,
+            metrics=self._metrics,
+            router=self._router,
+            precision=self._precision,
+            strategy=self._strategy,
+            device=self._device,
+            control=self,
+            hooks=hooks,
+            update=update,
+            progress=self.progress,
+        )
+
+    def _trainable_optimizer(self) -> Any:
+        if self.optimizer is None:
+            raise InvalidArgumentError(
+                "The model has optimizer=None, so it cannot train. Build it with an optimizer, "
+                'for example Model(network, "adam", loss_function).'
+            )
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            raise InvalidArgumentError(
+                "LBFGS evaluates the loss several times a step, which clarion does not do yet. "
+                'Choose another optimizer, for example "adam".'
+            )
+        return self.optimizer
+
+    def _with_progress(
+        self,
+        callbacks: Sequence[Callback] | None,
+        verbose: bool,
+        progress_options: dict[str, Any] | None,
+    ) -> list[Callback]:
+        listed = list(callbacks or ())
+        if verbose:
+            from clarion.callbacks.progress import ProgressionCallback
+
+            listed.insert(0, ProgressionCallback(**(progress_options or {})))
+        return listed

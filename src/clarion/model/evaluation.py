@@ -1,0 +1,262 @@
+"""The ways to score a model on data."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from clarion.arguments import checked_arguments
+from clarion.callbacks.base import Callback
+from clarion.data.loaders import check_steps, dataset_loader, num_batches
+from clarion.data.nested import torch_apply, torch_to_numpy
+from clarion.engine.logs import to_floats
+from clarion.engine.loop import Source, run_stage
+from clarion.engine.stage import TEST
+from clarion.engine.step import Output, score_step, train_step
+from clarion.metrics.values import values_by_name
+from clarion.model.collecting import Collector
+from clarion.model.fitting import Fitting, loader_of
+
+__all__ = ["Evaluation"]
+
+
+class Evaluation(Fitting):
+    """Evaluation on arrays, datasets, loaders and generators, and single batches."""
+
+    @checked_arguments
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 32,
+        steps: int | None = None,
+        return_pred: bool = False,
+        return_ground_truth: bool = False,
+        return_dict_format: bool = False,
+        concatenate_returns: bool = True,
+        convert_to_numpy: bool = True,
+        callbacks: Sequence[Callback] | None = None,
+        verbose: bool = True,
+        progress_options: dict[str, Any] | None = None,
+        dataloader_kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Return the loss and the metrics over arrays.
+
+        Args:
+            x: The inputs, as for `fit`; without ``y`` also a dataset, a loader or any iterable.
+            y: The targets, likewise.
+            batch_size: Examples in a batch.
+            dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader``.
+
+        Other arguments and what is returned: see `evaluate_generator`.
+        """
+        loader = loader_of(x, y, ("x", "y"), {"batch_size": batch_size, **(dataloader_kwargs or {})})
+        return self._evaluate(
+            loader,
+            steps,
+            return_pred=return_pred,
+            return_ground_truth=return_ground_truth,
+            return_dict_format=return_dict_format,
+            concatenate_returns=concatenate_returns,
+            convert_to_numpy=convert_to_numpy,
+            callbacks=self._with_progress(callbacks, verbose, progress_options),
+        )
+
+    @checked_arguments
+    def evaluate_dataset(
+        self,
+        dataset: Any,
+        *,
+        batch_size: int = 32,
+        steps: int | None = None,
+        return_pred: bool = False,
+        return_ground_truth: bool = False,
+        return_dict_format: bool = False,
+        concatenate_returns: bool = True,
+        convert_to_numpy: bool = True,
+        callbacks: Sequence[Callback] | None = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        dataloader_kwargs: dict[str, Any] | None = None,
+        verbose: bool = True,
+        progress_options: dict[str, Any] | None = None,
+    ) -> Any:
+        """Return the loss and the metrics over a dataset, in its order.
+
+        Args:
+            dataset: A torch or Hugging Face dataset.
+            batch_size: Examples in a batch.
+            num_workers: Processes that load examples; 0 loads them in this one.
+            collate_fn: Makes a batch of a list of examples.
+            dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader``.
+
+        Other arguments and what is returned: see `evaluate_generator`.
+        """
+        options = {
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "collate_fn": collate_fn,
+            **(dataloader_kwargs or {}),
+        }
+        return self._evaluate(
+            dataset_loader(dataset, "dataset", **options),
+            steps,
+            return_pred=return_pred,
+            return_ground_truth=return_ground_truth,
+            return_dict_format=return_dict_format,
+            concatenate_returns=concatenate_returns,
+            convert_to_numpy=convert_to_numpy,
+            callbacks=self._with_progress(callbacks, verbose, progress_options),
+        )
+
+    @checked_arguments
+    def evaluate_generator(
+        self,
+        generator: Iterable[Any],
+        *,
+        steps: int | None = None,
+        return_pred: bool = False,
+        return_ground_truth: bool = False,
+        return_dict_format: bool = False,
+        concatenate_returns: bool = True,
+        convert_to_numpy: bool = True,
+        verbose: bool = True,
+        progress_options: dict[str, Any] | None = None,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> Any:
+        """Return the loss and the metrics over the batches of an iterable.
+
+        Args:
+            generator: An iterable of batches, as for `fit_generator`.
+            steps: How many batches; its length, or as many as it gives, if None.
+            return_pred: Whether predictions are returned too.
+            return_ground_truth: Whether targets are returned too.
+            return_dict_format: Whether loss and metrics are returned as a dict with ``time``,
+                ``test_loss`` and ``test_`` metrics.
+            concatenate_returns: Whether predictions and targets are joined along their first
+                dimension; otherwise they are lists with one entry per batch.
+            convert_to_numpy: Whether they are ndarrays; otherwise tensors on their device.
+            verbose: Whether to show the progress.
+            progress_options: Arguments of ``ProgressionCallback``.
+            callbacks: What listens, in the order in which it is called.
+
+        Returns:
+            The loss as float; with one metric ``(loss, metric)``, with several ``(loss, ndarray)``
+            in the order of ``metrics_names``. Then predictions, then targets, if asked for.
+        """
+        return self._evaluate(
+            generator,
+            steps,
+            return_pred=return_pred,
+            return_ground_truth=return_ground_truth,
+            return_dict_format=return_dict_format,
+            concatenate_returns=concatenate_returns,
+            convert_to_numpy=convert_to_numpy,
+            callbacks=self._with_progress(callbacks, verbose, progress_options),
+        )
+
+    @checked_arguments
+    def evaluate_on_batch(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        return_pred: bool = False,
+        return_dict_format: bool = False,
+        convert_to_numpy: bool = True,
+    ) -> Any:
+        """Return the loss and the batch metrics of one batch; no callback is called.
+
+        Args: see `evaluate_generator`; the keys of a dict have no prefix.
+        """
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad(), self._metrics.aside():
+                output = score_step(self._engine(), self._batch(x, y), 1)
+        finally:
+            self.network.train(was_training)
+        return self._of_batch(output, return_pred, return_dict_format, convert_to_numpy)
+
+    @checked_arguments
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        return_pred: bool = False,
+        return_dict_format: bool = False,
+        convert_to_numpy: bool = True,
+    ) -> Any:
+        """Make one optimizer step with one batch; return its loss and batch metrics.
+
+        Args: see `evaluate_on_batch`.
+        """
+        was_training = self.network.training
+        self.network.train()
+        try:
+            with torch.enable_grad(), self._metrics.aside():
+                output = train_step(self._engine(trains=True), self._batch(x, y), 1)
+        finally:
+            self.network.train(was_training)
+        return self._of_batch(output, return_pred, return_dict_format, convert_to_numpy)
+
+    def _batch(self, x: Any, y: Any) -> Any:
+        return self._router.prepare(self._router.route((x, y), where="The batch"), self._device)
+
+    def _of_batch(
+        self, output: Output, return_pred: bool, return_dict_format: bool, convert_to_numpy: bool
+    ) -> Any:
+        named: dict[str, Any] = {"loss": output.loss}
+        for names, own, value in output.measured:
+            named |= values_by_name(value, names, own)
+        logs = to_floats(named)
+        prediction = output.prediction
+        if convert_to_numpy:
+            prediction = torch_to_numpy(prediction)
+        else:
+            prediction = torch_apply(prediction, lambda tensor: tensor.detach())
+        head = [logs] if return_dict_format else _loss_and_metrics(list(logs.values()))
+        return _bare(head + ([prediction] if return_pred else []))
+
+    def _evaluate(
+        self,
+        loader: Iterable[Any],
+        steps: int | None,
+        *,
+        return_pred: bool,
+        return_ground_truth: bool,
+        return_dict_format: bool,
+        concatenate_returns: bool,
+        convert_to_numpy: bool,
+        callbacks: list[Callback],
+    ) -> Any:
+        check_steps("steps", steps)
+        self._check_iterable("generator", loader)
+        steps = num_batches(loader) if steps is None else steps
+        collector = Collector(
+            predictions=return_pred,
+            targets=return_ground_truth,
+            to_numpy=convert_to_numpy,
+            joined=concatenate_returns,
+        )
+        logs = run_stage(
+            self._engine(callbacks, {"steps": steps}), TEST, Source(loader, steps), collector.keep
+        )
+        if return_dict_format:
+            return _bare([logs, *collector.results()])
+        values = [logs[TEST.prefix + name] for name in ("loss", *self.metrics_names)]
+        return _bare(_loss_and_metrics(values) + collector.results())
+
+
+def _loss_and_metrics(values: list[float]) -> list[Any]:
+    loss, *metrics = values
+    if not metrics:
+        return [loss]
+    return [loss, metrics[0] if len(metrics) == 1 else np.array(metrics)]
+
+
+def _bare(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else tuple(parts)

@@ -1,0 +1,85 @@
+"""A network with an optimizer, a loss and metrics, ready to be trained."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from clarion.arguments import checked_arguments
+from clarion.data.batch import Batch
+from clarion.data.routing import TARGET_KEYS
+from clarion.model.weights import Weights
+
+__all__ = ["Model"]
+
+
+class Model(Weights):
+    """A network together with what trains and scores it.
+
+    Args:
+        network: The network.
+        optimizer: An optimizer over the network's parameters; the name of one such as ``"adam"``;
+            a dict with the name under ``"optim"`` and its arguments, ``{"optim": "adam", "lr":
+            1e-3}``; or None, if the model is only to evaluate and predict.
+        loss_function: A callable ``(y_pred, y_true)`` that returns a mean loss, shape (); the name
+            of one such as ``"cross_entropy"``; or None for the loss that the network computes
+            itself, as models of transformers do.
+        batch_metrics: Metrics shown for each batch and over each epoch: callables, metrics, names
+            such as ``"accuracy"``, or pairs ``(name, one of these)``.
+        epoch_metrics: Metrics shown only over each epoch.
+        device: Where everything is moved, as for `to`; None leaves all where it is.
+        precision: ``"32"`` for the network's own dtype, ``"bf16-mixed"`` or ``"fp16-mixed"`` for
+            faster arithmetic with weights, loss and metrics in float32.
+        unpack: A function from what a loader yields to a ``Batch``, instead of clarion's rules.
+        target_keys: The keys that hold the target in batches that are mappings.
+        prediction_key: The entry of the network's output that loss, metrics and ``predict`` see;
+            None for ``logits`` of transformers models, else the whole output.
+
+    Attributes:
+        stop_training: Set to True by a callback to end the training after the epoch.
+        stop_immediately: Set to True beside it to leave out the rest of the epoch's train batches.
+        progress: Epochs and optimizer steps done.
+
+    Raises:
+        InvalidTypeError: If an argument has a type that cannot work.
+        UnknownNameError: If the name of an optimizer, loss or metric is not known.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(64, 2)
+        >>> y = (x.sum(1) > 0).long()
+        >>> model = Model(torch.nn.Linear(2, 2), "sgd", "cross_entropy", batch_metrics=["acc"])
+        >>> history = model.fit(x, y, epochs=2, verbose=False)
+        >>> list(history[0])
+        ['epoch', 'time', 'loss', 'acc']
+    """
+
+    @checked_arguments
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Any,
+        loss_function: Any = None,
+        *,
+        batch_metrics: Sequence[Any] | None = None,
+        epoch_metrics: Sequence[Any] | None = None,
+        device: Any = None,
+        precision: str = "32",
+        unpack: Callable[[Any], Batch] | None = None,
+        target_keys: Sequence[str] = TARGET_KEYS,
+        prediction_key: str | None = None,
+    ) -> None:
+        super().__init__(
+            network,
+            optimizer,
+            loss_function,
+            batch_metrics=batch_metrics,
+            epoch_metrics=epoch_metrics,
+            precision=precision,
+            unpack=unpack,
+            target_keys=target_keys,
+            prediction_key=prediction_key,
+        )
+        if device is not None:
+            self.to(device)
