@@ -1,7 +1,7 @@
 """The only place that prints: on the first rank, and never at the cost of a training."""
 
 import contextlib
-import io
+import errno
 import os
 import shutil
 import sys
@@ -10,7 +10,9 @@ from typing import Literal, TextIO
 __all__ = [
     "StreamKind",
     "columns",
+    "end_line",
     "is_first_rank",
+    "is_in_jupyter_notebook",
     "say",
     "shows",
     "stream_kind",
@@ -44,21 +46,29 @@ def say(text: str) -> None:
     write(f"{before}{text}\n")
 
 
+def end_line() -> None:
+    """End the progress line that is being drawn, if there is one."""
+    if _State.open_line:
+        write("\n")
+
+
 def write(text: str) -> None:
     """Write text to standard output and flush it, on the first rank only.
 
-    Standard output is looked up at each call. If it is closed, or its reader has gone, the text
-    is dropped and nothing is raised: a training does not end because nobody listens. Characters
-    that its encoding does not have are replaced.
+    Standard output is looked up at each call. If it cannot be written to (it is closed, the disk
+    is full, its reader has gone), the text is dropped and nothing is raised: a training does not
+    end because nobody listens. Characters that its encoding does not have are replaced.
     """
     stream = sys.stdout
     if not text or stream is None or stream is _State.broken or not is_first_rank():
         return
     try:
         _write_encodable(stream, text)
-        stream.flush()
-    except OSError:
-        _give_up(stream)
+        if hasattr(stream, "flush"):
+            stream.flush()
+    except OSError as error:
+        if error.errno in {errno.EPIPE, errno.EIO}:  # the reader, or the terminal, has gone
+            _give_up(stream)
     except ValueError:
         if not getattr(stream, "closed", False):
             raise
@@ -80,15 +90,24 @@ def stream_kind() -> StreamKind:
     is ``"other"``.
     """
     stream = sys.stdout
-    if type(stream).__module__.startswith("ipykernel") or "google.colab" in sys.modules:
+    if stream is None:  # a Windows program without a console
+        return "file"
+    if type(stream).__module__.startswith("ipykernel"):
         return "notebook"
     try:
         if stream.isatty():
             return "terminal"
         stream.fileno()
     except (AttributeError, OSError, ValueError):  # io.UnsupportedOperation is an OSError
-        return "other"
+        return "notebook" if is_in_jupyter_notebook() else "other"
     return "file"
+
+
+def is_in_jupyter_notebook() -> bool:
+    """Return whether the program runs in a Jupyter or Colab notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ in {"ZMQInteractiveShell", "Shell"}
 
 
 def columns() -> int:
@@ -131,7 +150,7 @@ def _give_up(stream: TextIO) -> None:
     Without this the interpreter tries to write the rest when it ends, and fails with status 120.
     """
     _State.broken = stream
-    with contextlib.suppress(AttributeError, OSError, ValueError, io.UnsupportedOperation):
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, stream.fileno())
