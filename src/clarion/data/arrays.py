@@ -1,6 +1,7 @@
 """Batches sliced from arrays in memory, a block of many at a time."""
 
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class ArrayBatches:
         block = map_structure(self.arrays, gather)
         for low in range(0, stop - start, self.batch_size):
             high = min(low + self.batch_size, stop - start)
-            yield map_structure(block, lambda t, low=low, high=high: t[low:high])
+            yield map_structure(block, itemgetter(slice(low, high)))
 
     def _draw_order(self) -> Tensor | None:
         # A loader draws a seed for its workers before its sampler draws one for the order.

@@ -169,9 +169,7 @@ def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
         parameters = inspect.signature(network.forward).parameters.values()
     except (TypeError, ValueError):
         return (), False
-    named = tuple(
-        p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    )
+    named = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
     # A forward of (*args, **kwargs) hands everything on, so it says nothing about names.
     takes_any = bool(named) and any(p.kind is p.VAR_KEYWORD for p in parameters)
     return named, takes_any

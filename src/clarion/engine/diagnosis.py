@@ -49,7 +49,9 @@ def _remedy(prediction: Any, target: Any, error: Exception) -> str:
         )
     if isinstance(target, Tensor) and isinstance(prediction, Tensor):
         by_class = prediction.ndim > target.ndim and target.is_floating_point()
-        if by_class and "expected scalar type Long" in text or "not implemented for 'Float'" in text:
+        if (
+            by_class and "expected scalar type Long" in text
+        ) or "not implemented for 'Float'" in text:
             return (
                 '"cross_entropy" takes class indices: convert the target with y.long(), or choose '
                 'a loss for real values such as "mse".'

@@ -110,7 +110,9 @@ def run_pass(
             progress.batch = number
         if ends:
             now = perf_counter()
-            hooks.fire(stage.batch_end, number, _batch_logs(stage, batch, output, number, now - clock))
+            hooks.fire(
+                stage.batch_end, number, _batch_logs(stage, batch, output, number, now - clock)
+            )
             clock = now
         if stage.trains and control.stop_immediately and batch.closes_step:
             break
@@ -169,15 +171,11 @@ def _batches(engine: Engine, source: Source, where: str) -> Iterator[Batch]:
     router, device = engine.router, engine.device
     loader = engine.strategy.shard(source.loader)
     for number, raw in enumerate(take(loader, source.steps, where), start=1):
-        batch = router.route(
-            raw, supervised=source.supervised, where=f"Batch {number} of {where}"
-        )
+        batch = router.route(raw, supervised=source.supervised, where=f"Batch {number} of {where}")
         yield router.prepare(batch, device)
 
 
-def _batch_logs(
-    stage: Stage, batch: Batch, output: Output, number: int, seconds: float
-) -> Logs:
+def _batch_logs(stage: Stage, batch: Batch, output: Output, number: int, seconds: float) -> Logs:
     if not stage.scores:
         return Logs({"batch": number, "time": seconds})
     plain = {"batch": number, "size": batch.size, "time": seconds}

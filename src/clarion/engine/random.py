@@ -91,7 +91,8 @@ class RandomState:
     def state_dict(self) -> dict[str, Any]:
         """Return the states of Python's, numpy's and torch's generators as plain values."""
         version, words, gauss = random.getstate()
-        name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+        state: Any = np.random.get_state()  # noqa: NPY002
+        name, keys, position, has_gauss, cached = state
         return {
             "python": [version, list(words), gauss],
             "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-
 from clarion.callbacks.hooks import CallbackList
 from clarion.engine.precision import Precision
 from clarion.engine.state import Progress

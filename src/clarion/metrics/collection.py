@@ -58,7 +58,7 @@ class MetricSet:
 
     def update(self, y_pred: Any, y_true: Any, inputs: Any) -> list[Measured]:
         """Update every metric with a batch; return what the batch metrics returned for it."""
-        measured = [
+        measured: list[Measured] = [
             (entry.names, entry.own_names, entry.call(y_pred, y_true, inputs))
             for entry in self._batch
         ]

@@ -52,7 +52,9 @@ class Evaluation(Fitting):
 
         Other arguments and what is returned: see `evaluate_generator`.
         """
-        loader = loader_of(x, y, ("x", "y"), {"batch_size": batch_size, **(dataloader_kwargs or {})})
+        loader = loader_of(
+            x, y, ("x", "y"), {"batch_size": batch_size, **(dataloader_kwargs or {})}
+        )
         return self._evaluate(
             loader,
             steps,

@@ -154,9 +154,7 @@ class Prediction(Evaluation):
         self.network.eval()
         try:
             with torch.no_grad():
-                output = predict_step(
-                    self._engine(), self._router.prepare(batch, self._device), 1
-                )
+                output = predict_step(self._engine(), self._router.prepare(batch, self._device), 1)
         finally:
             self.network.train(was_training)
         return torch_to_numpy(output.prediction) if convert_to_numpy else output.prediction
