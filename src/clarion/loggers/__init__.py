@@ -1,0 +1,1 @@
+"""What writes: to files, to TensorBoard, MLflow and Weights & Biases, and to a messenger."""

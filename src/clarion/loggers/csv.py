@@ -1,0 +1,176 @@
+"""Loggers that write the results of a training into a CSV file."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from clarion.callbacks.memory import check_keys
+from clarion.loggers.base import Logger
+from clarion.loggers.rows import AppendedRows, AtomicRows, Rows, cut_rows, read_rows
+
+__all__ = ["AtomicCSVLogger", "CSVLogger"]
+
+
+class _RowLogger(Logger):
+    """A logger of rows: what its two children have in common.
+
+    When a training resumes, the file goes on where the checkpoint was written: rows of what is
+    done again are removed before the first new one. Where that is, is only known at that row.
+    """
+
+    _rows: Rows | None = None
+    _start = 0
+    _resumed = False
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        batch_granularity: bool,
+        separator: str,
+        append: bool,
+    ) -> None:
+        super().__init__(batch_granularity=batch_granularity)
+        self.filename = filename
+        self.separator = separator
+        self.append = append
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many rows the file had when the training began."""
+        return {"start": self._start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the file of the training that is resumed."""
+        check_keys(self, state, ["start"])
+        self._start = state["start"]
+        self._resumed = True
+
+    def _open(self, append: bool) -> Rows:
+        raise NotImplementedError
+
+    def _on_train_begin_write(self, logs: Mapping[str, Any]) -> None:
+        self._close()
+        if not self._resumed:
+            self._start = len(read_rows(self.filename, self.separator)) if self.append else 0
+            self._rows = self._open(self.append)
+
+    def _on_train_batch_end_write(self, batch_number: int, logs: dict[str, Any]) -> None:
+        self._opened(batch_number).add(logs)
+
+    def _on_epoch_end_write(self, epoch_number: int, logs: dict[str, Any]) -> None:
+        rows = self._opened(None)
+        rows.add({**logs, **self._get_current_learning_rates()})
+        rows.publish()
+
+    def _close(self) -> None:
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
+
+    def _opened(self, batch_number: int | None) -> Rows:
+        if self._rows is None:
+            if self._resumed and os.path.exists(self.filename):
+                rows = read_rows(self.filename, self.separator)
+                keep = _rows_before(rows, self._start, self.epoch_number, batch_number)
+                cut_rows(self.filename, keep, self.separator)
+            self._rows = self._open(append=self._resumed or self.append)
+            self._resumed = False
+        return self._rows
+
+
+class CSVLogger(_RowLogger):
+    """Write a row per epoch, and per train batch if wanted, to the end of a CSV file.
+
+    The columns are those of `Logger`. Each row is in the file when the hook returns. The rows of
+    batches leave ``epoch`` and the learning rates empty, those of epochs ``batch`` and ``size``.
+
+    Args:
+        filename: The file.
+        batch_granularity: Whether to write a row per train batch too.
+        separator: The character between two cells.
+        append: Whether to go on in an existing file, whose header stays; else it is overwritten.
+
+    Raises:
+        InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
+            a column.
+
+    Example:
+        >>> logger = CSVLogger("log.csv", batch_granularity=True)
+        >>> logger.filename
+        'log.csv'
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        batch_granularity: bool = False,
+        separator: str = ",",
+        append: bool = False,
+    ) -> None:
+        super().__init__(
+            filename, batch_granularity=batch_granularity, separator=separator, append=append
+        )
+
+    def _open(self, append: bool) -> Rows:
+        return AppendedRows(self.filename, self.fieldnames, self.separator, append)
+
+
+class AtomicCSVLogger(_RowLogger):
+    """Write the rows of `CSVLogger` so that a kill at any moment leaves a whole file.
+
+    The rows are kept in memory; at the end of each epoch, of the training, and at an error, they
+    are written to a temporary file, which takes the place of the old one. Rows of batches are
+    therefore in the file from the end of their epoch on.
+
+    Args:
+        filename: The file.
+        batch_granularity: Whether to write a row per train batch too.
+        separator: The character between two cells.
+        append: Whether to go on in an existing file, whose header stays; else it is overwritten.
+        temporary_filename: The temporary file, on the same file system; ``filename`` with
+            ``.tmp`` after it if omitted.
+
+    Raises:
+        InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
+            a column.
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        batch_granularity: bool = False,
+        separator: str = ",",
+        append: bool = False,
+        temporary_filename: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(
+            filename, batch_granularity=batch_granularity, separator=separator, append=append
+        )
+        self.temporary_filename = temporary_filename
+
+    def _open(self, append: bool) -> Rows:
+        return AtomicRows(
+            self.filename, self.fieldnames, self.separator, append, self.temporary_filename
+        )
+
+
+def _rows_before(
+    rows: list[dict[str, str]], start: int, epoch_number: int, batch_number: int | None
+) -> int:
+    """Return how many rows come before a train batch, or before the row of its epoch if None.
+
+    The rows of an epoch's batches stand before the epoch's own, which alone has an ``epoch``.
+    """
+    complete = [row for row in rows if None not in row.values()]  # a kill may tear the last one
+    keep = start
+    for position in range(len(complete) - 1, start - 1, -1):
+        if complete[position]["epoch"] and int(complete[position]["epoch"]) < epoch_number:
+            keep = position + 1
+            break
+    for row in complete[keep:]:
+        if row["epoch"] or (batch_number is not None and int(row["batch"]) >= batch_number):
+            break
+        keep += 1
+    return keep

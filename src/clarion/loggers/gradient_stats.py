@@ -1,0 +1,68 @@
+"""Statistics of gradients, on the device until they are read together."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["STATISTICS", "gradient_statistics", "is_tracked", "read_statistics"]
+
+STATISTICS = ("mean", "var", "min", "abs_min", "max", "abs_max")
+"""What `gradient_statistics` gives, in this order; norms follow."""
+
+
+def is_tracked(parameter: nn.Parameter, name: str, keep_bias: bool) -> bool:
+    """Return whether a parameter is looked at: it is trained, and no bias unless wanted."""
+    return parameter.requires_grad and (keep_bias or "bias" not in name)
+
+
+def gradient_statistics(gradient: Tensor | None, norms: Iterable[float] = ()) -> Tensor | None:
+    """Return the statistics of a gradient without waiting for the device.
+
+    Args:
+        gradient: A gradient of any shape, floating point; of a sparse one the stored values
+            count. None is accepted.
+        norms: The orders of the norms to add, for example ``2.0``.
+
+    Returns:
+        Mean and variance (unbiased; nan for a single value) of the absolute values, smallest
+        value, smallest absolute value, largest value, largest absolute value, and the norms.
+        Shape (6 + number of norms,), float32, or float64 for such a gradient, on its device.
+        None if there is no gradient or it is empty.
+    """
+    if gradient is None:
+        return None
+    values = gradient.detach()
+    if values.is_sparse:
+        values = values.coalesce().values()
+    if values.numel() == 0:
+        return None
+    if values.dtype != torch.float64:
+        values = values.float()
+    absolute = values.abs()
+    if values.numel() > 1:
+        variance, mean = torch.var_mean(absolute)
+    else:
+        variance, mean = torch.full_like(absolute.sum(), torch.nan), absolute.mean()
+    low, high = torch.aminmax(values)
+    absolute_low, absolute_high = torch.aminmax(absolute)
+    lengths = [torch.linalg.vector_norm(values, norm) for norm in norms]
+    return torch.stack([mean, variance, low, absolute_low, high, absolute_high, *lengths])
+
+
+def read_statistics(statistics: Sequence[Tensor]) -> list[list[float]]:
+    """Return the numbers of several tensors of equal shape, in one transfer per device.
+
+    Args:
+        statistics: Tensors of shape (S,), on one or several devices.
+    """
+    by_device: dict[torch.device, list[int]] = {}
+    for index, tensor in enumerate(statistics):
+        by_device.setdefault(tensor.device, []).append(index)
+    rows: list[list[float]] = [[] for _ in statistics]
+    for indices in by_device.values():
+        dtype = max((statistics[index].dtype for index in indices), key=lambda kind: kind.itemsize)
+        stacked = torch.stack([statistics[index].to(dtype) for index in indices])
+        for index, row in zip(indices, stacked.tolist(), strict=True):
+            rows[index] = row
+    return rows
