@@ -30,7 +30,7 @@ LAYERS = (
     {"model"},
     {"engine"},
     {"callbacks", "checkpoints", "data", "distributed", "layers", "loggers", "metrics"},
-    {"_version", "console", "errors"},
+    {"_version", "arguments", "console", "errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -116,7 +116,8 @@ def reexported_names(file: Path) -> set[str]:
     """Return the names that a package takes over from its modules."""
     imports = [node for node in parse(file).body if isinstance(node, ast.ImportFrom)]
     own = [node for node in imports if node.level or (node.module or "").startswith("clarion")]
-    return {alias.asname or alias.name for node in own for alias in node.names}
+    names = {alias.asname or alias.name for node in own for alias in node.names}
+    return {name for name in names if not name.startswith("_")}
 
 
 # --- what is exported ------------------------------------------------------------------------
