@@ -189,10 +189,9 @@ class EpochProgressionCallback(Callback):
             return
         self.color_progress.look()
         self.color_progress.set_epoch(epoch_number, self.params["epochs"])
-        counts = {
-            "Train steps": self.params.get("steps"),
-            "Val steps": self.params.get("valid_steps"),
-        }
+        counts = {"Train steps": self.params.get("steps")}
+        if any(name.startswith("val_") for name in logs):
+            counts["Val steps"] = self.params.get("valid_steps")
         self.color_progress.show_end(counts, logs["time"], _values(logs))
 
 

@@ -43,7 +43,7 @@ class Pace:
         if isinstance(every, int):
             self._every = every
             self._interval = self._interval if kind == "notebook" else 0.0
-        elif kind == "terminal":
+        elif kind == "terminal" and every == "all":
             self.last = steps
         if kind == "terminal" or self._interval == 0.0:
             self._due = 0.0

@@ -12,6 +12,7 @@ __all__ = ["ColorProgress", "format_duration", "format_value"]
 _BAR_LENGTH = 20
 _NARROW = ((15, True), (10, True), (5, True), (10, False), (5, False))
 """What to try when the bar is too long: its length, and whether it has a percentage."""
+_ROOM_FOR_BAR = 60
 _ERASE = "\r\033[K"
 _LARGEST_PLAIN = 1e9
 _SMALLEST_PLAIN = 1e-4  # below, six decimals show fewer than three digits of the number
@@ -183,15 +184,19 @@ def _joined(pieces: list[Line]) -> Line:
 
 
 def _fit(head: Line, bars: list[Line], time: Line, pieces: list[Line], room: int) -> Line:
-    """Return the line with the longest bar, then with as many values, as there is room for."""
+    """Return the line with the longest bar, else with as many values, as there is room for.
+
+    The bars come in order, the last one empty.
+    """
     for bar in bars:
         line = [*head, *bar, *time, *_joined(pieces)]
         if _width(line) <= room:
             return line
+    bar = bars[-2:][0] if room >= _ROOM_FOR_BAR else []
     more: Line = [("text_color", "...")]
     while pieces and _width(line) > room:
         pieces = pieces[:-1]
-        line = [*head, *time, *_joined([*pieces, more])]
+        line = [*head, *bar, *time, *_joined([*pieces, more])]
     return cut(line, room)
 
 
