@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch import nn
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from clarion.data.bucketing import LengthBucketBatchSampler
 from clarion.errors import DataError, InvalidArgumentError
+from clarion.model import Model
 
 
 def random_lengths(n: int = 203, seed: int = 0) -> list[int]:
@@ -143,6 +145,25 @@ def test_a_loader_takes_it_as_batch_sampler() -> None:
     loader = DataLoader(data, batch_sampler=LengthBucketBatchSampler(random_lengths(), 16, seed=2))
     expected = list(LengthBucketBatchSampler(random_lengths(), 16, seed=2))
     assert [batch.tolist() for batch in loader] == expected
+
+
+def test_fit_dataset_takes_it_for_training_and_reads_the_validation_data_in_order() -> None:
+    train = TensorDataset(torch.arange(20.0)[:, None], torch.arange(20.0)[:, None])
+    valid = TensorDataset(torch.zeros(50, 1), torch.arange(50.0)[:, None])
+    seen: list[list[float]] = []
+
+    def loss(y_pred: torch.Tensor, y_true: torch.Tensor) -> torch.Tensor:
+        seen.append(y_true.flatten().tolist())
+        return y_pred.sum() * 0
+
+    sampler = LengthBucketBatchSampler(range(20), 4, seed=2, batches_per_epoch=3)
+    model = Model(nn.Linear(1, 1), "sgd", loss)
+    model.fit_dataset(
+        train, valid, epochs=1, dataloader_kwargs={"batch_sampler": sampler}, verbose=False
+    )
+    sampler.set_epoch(1)
+    assert seen[:3] == list(sampler)
+    assert seen[3:] == [list(range(32)), list(range(32, 50))]
 
 
 def test_lengths_may_be_a_tensor() -> None:

@@ -21,6 +21,8 @@ __all__ = ["Fitting", "loader_of"]
 
 History = list[dict[str, Any]]
 
+_ORDERING = ("shuffle", "sampler", "batch_sampler")
+
 
 class Fitting(ModelBase):
     """Training on arrays, datasets, loaders and generators."""
@@ -71,7 +73,7 @@ class Fitting(ModelBase):
             pair = isinstance(validation_data, tuple | list) and len(validation_data) == 2
             x_val, y_val = validation_data if pair else (validation_data, None)
             names = ("x of validation_data", "y of validation_data")
-            valid_options = {k: v for k, v in options.items() if k != "shuffle"}
+            valid_options = {k: v for k, v in options.items() if k not in _ORDERING}
             valid = loader_of(x_val, y_val, names, valid_options)
         return self._fit(
             loader_of(x, y, ("x", "y"), {"shuffle": True, **options}),
@@ -112,7 +114,8 @@ class Fitting(ModelBase):
             num_workers: Processes that load examples; 0 loads them in this one.
             collate_fn: Makes a batch of a list of examples.
             dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader`` for both datasets, which
-                go before the other arguments.
+                go before the other arguments; what decides on the order (``shuffle``, ``sampler``,
+                ``batch_sampler``) is for training alone.
 
         Other arguments: see `fit_generator`. Returns and raises the same as `fit`.
         """
@@ -124,7 +127,7 @@ class Fitting(ModelBase):
         }
         valid = None
         if valid_dataset is not None:
-            valid_options = {k: v for k, v in options.items() if k != "shuffle"}
+            valid_options = {k: v for k, v in options.items() if k not in _ORDERING}
             valid = dataset_loader(valid_dataset, "valid_dataset", **valid_options)
         return self._fit(
             dataset_loader(train_dataset, "train_dataset", **{"shuffle": True, **options}),
