@@ -104,7 +104,7 @@ def concatenate(batches: Sequence[Any]) -> Any:
     Args:
         batches: At least one structure, all of one shape. Arrays and tensors with at least one
             dimension are joined on axis 0. What cannot be joined (numbers, other objects,
-            arrays whose other dimensions differ) stays a list with one entry per batch.
+            arrays whose other dimensions differ) stays a sequence with one entry per batch.
     """
     first = batches[0]
     if isinstance(first, tuple) and hasattr(first, "_fields"):
@@ -115,11 +115,11 @@ def concatenate(batches: Sequence[Any]) -> Any:
         return {key: concatenate([batch[key] for batch in batches]) for key in first}
     if isinstance(first, Tensor | np.ndarray) and first.ndim > 0:
         if any(batch.shape[1:] != first.shape[1:] for batch in batches):
-            return list(batches)
+            return batches
         if isinstance(first, Tensor):
             return torch.cat(list(batches))
         return np.concatenate(batches)
-    return list(batches)
+    return batches
 
 
 def from_numpy(array: np.ndarray) -> Tensor:

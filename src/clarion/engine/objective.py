@@ -29,7 +29,10 @@ class Objective:
         self.computed_by_network = loss_function is None
         self.metric = own_loss() if loss_function is None else wrap_loss(loss_function)
         self._prediction_key = prediction_key
-        self._aligner = Aligner() if loss_function is None else self._aligner_of_metric()
+        # Asked of the type, since a mock pretends to be an instance.
+        is_function = issubclass(type(self.metric), DecomposableMetric)
+        self._aligner = aligner_of(self.metric.func) if is_function else Aligner()
+        self._weigh_target = self.metric.target_weight if is_function else None
 
     def prediction(self, output: Any, batch: Batch) -> Any:
         """Return what the loss, the metrics and ``predict`` see of an output."""
@@ -67,18 +70,9 @@ class Objective:
 
     def weigh(self, batch: Batch) -> float | Tensor:
         """Return what the mean loss of a batch runs over, before the network is called."""
-        weigh_target = getattr(self.metric, "weigh_target", None)
-        if weigh_target is not None and callable(weigh_target) and batch.target is not None:
-            weight: float | Tensor = weigh_target(batch.target)
-            return weight
+        if self._weigh_target is not None and batch.target is not None:
+            return self._weigh_target(batch.target)
         return batch.size or 0
-
-    def _aligner_of_metric(self) -> Aligner:
-        return aligner_of(self.metric.func) if self._is_function else Aligner()
-
-    @property
-    def _is_function(self) -> bool:
-        return isinstance(self.metric, DecomposableMetric)
 
 
 class _OwnLoss:

@@ -17,7 +17,7 @@ __all__ = ["Measured", "MetricSet"]
 Measured = tuple[Sequence[str], Sequence[str], Any]
 """The names of values in the logs, the metric's own names of them, and what it returned."""
 
-_SUMMING = (DecomposableMetric, StreamingMetric)
+_SUMMING = (DecomposableMetric, StreamingMetric)  # asked of the type, since mocks pretend
 
 
 class MetricSet:
@@ -104,7 +104,7 @@ class MetricSet:
         Metrics that are no sums cannot be set aside; they are reset before the next pass.
         """
         metrics = [self.loss, *self.batch_metrics, *self.epoch_metrics]
-        summing = [metric for metric in metrics if isinstance(metric, _SUMMING)]
+        summing = [metric for metric in metrics if issubclass(type(metric), _SUMMING)]
         before = [metric.sums for metric in summing]
         for metric in summing:
             metric.sums = None
@@ -136,6 +136,6 @@ class _Entry:
 
 
 def _values(names: Sequence[str], own: Sequence[str], metric: Any) -> Mapping[str, Any]:
-    if isinstance(metric, DecomposableMetric):
+    if issubclass(type(metric), DecomposableMetric):
         return values_by_name(metric.compute_tensor(), names, own)
     return values_by_name(metric.compute(), names, own)

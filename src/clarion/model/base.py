@@ -14,7 +14,7 @@ from clarion.distributed.single import Single
 from clarion.distributed.strategy import Strategy
 from clarion.engine.engine import Engine
 from clarion.engine.objective import Objective
-from clarion.engine.optimizers import get_optimizer
+from clarion.engine.optimizers import get_optimizer, use_fused_update
 from clarion.engine.precision import make_precision
 from clarion.engine.random import RandomState
 from clarion.engine.state import Progress, TrainState, callback_states
@@ -51,6 +51,7 @@ class ModelBase:
             )
         self.network = network
         self.optimizer = get_optimizer(optimizer, network)
+        self._built_optimizer = self.optimizer if self.optimizer is not optimizer else None
         self.loss_function = loss_function
         self._objective = Objective(loss_function, prediction_key)
         batch, batch_names, epoch, epoch_names = wrap_metrics(batch_metrics, epoch_metrics)
@@ -130,8 +131,8 @@ class ModelBase:
     ) -> Engine:
         hooks = CallbackList(callbacks or ())
         if params is not None:
-            hooks.set_params(params)
             hooks.set_model(cast("Model", self))
+            hooks.set_params(params)
         update = None
         if trains:
             update = Update(self._trainable_optimizer(), self._precision, hooks, self.progress)
@@ -161,6 +162,8 @@ class ModelBase:
                 "LBFGS evaluates the loss several times a step, which clarion does not do yet. "
                 'Choose another optimizer, for example "adam".'
             )
+        if self.optimizer is self._built_optimizer:
+            use_fused_update(self.optimizer)
         return self.optimizer
 
     def _with_progress(
