@@ -25,11 +25,11 @@ help: ## list these commands
 
 .PHONY: demo
 demo: $(EXAMPLES) ## a short run of the flagship: sentence ordering on real texts, about 5 minutes
-	$(BIN)/python examples/sentence_ordering/train.py --directory runs/demo
+	$(BIN)/python examples/sentence_ordering/train.py --texts 3600 --directory runs/demo
 
 .PHONY: flagship
 flagship: $(EXAMPLES) ## the full run of the flagship
-	$(BIN)/python examples/sentence_ordering/train.py --directory runs/flagship
+	$(BIN)/python examples/sentence_ordering/train.py --texts 11200 --lr 3e-4 --directory runs/flagship
 
 # --- for those who change something --------------------------------------------------------------
 

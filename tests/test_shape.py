@@ -117,7 +117,11 @@ def reexported_names(file: Path) -> set[str]:
     imports = [node for node in parse(file).body if isinstance(node, ast.ImportFrom)]
     own = [node for node in imports if node.level or (node.module or "").startswith("clarion")]
     names = {alias.asname or alias.name for node in own for alias in node.names}
-    return {name for name in names if not name.startswith("_")}
+    return {name for name in names if not re.match("_[^_]", name)}
+
+
+def is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Exception)
 
 
 # --- what is exported ------------------------------------------------------------------------
@@ -141,6 +145,20 @@ def test_the_top_level_offers_what_its_all_lists() -> None:
         value = getattr(clarion, name)
         origin = sys.modules[getattr(value, "__module__", "clarion")]
         assert name in origin.__all__ or not origin.__name__.startswith("clarion."), name
+
+
+def test_the_stub_offers_the_same_as_the_top_level() -> None:
+    assert reexported_names(SOURCE / "__init__.pyi") == set(clarion.__all__)
+
+
+def test_every_public_name_is_documented() -> None:
+    pages = [page.read_text("utf-8") for page in (ROOT / "docs" / "api").glob("*.md")]
+    documented = re.findall(r"^\.\. auto\w+:: (\w+)$", "\n".join(pages), re.MULTILINE)
+    assert len(documented) == len(set(documented)), "a name stands on two pages"
+    errors = {
+        name for name in clarion.__all__ if is_error(getattr(clarion, name))
+    }  # docs/errors.md
+    assert set(documented) | errors == set(clarion.__all__) - {"__version__"}
 
 
 def test_an_unknown_top_level_name_is_an_attribute_error() -> None:
