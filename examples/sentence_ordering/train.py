@@ -1,0 +1,81 @@
+"""Order the shuffled sentences of short texts: clarion's own form, in which nothing is wrapped.
+
+The transformers model, the ``datasets`` splits and the collate function go in as they are. Each
+sentence of a shuffled text stands behind a [CLS] token, and the logit of the network at that token
+is to be the sentence's place in the true text.
+
+    python examples/sentence_ordering/train.py --help
+"""
+
+from typing import Any
+
+import numpy as np
+from jsonargparse import auto_cli
+from ordering.finish import finish
+from ordering.references import references
+from ordering.schedule import warmup_and_decay
+from ordering.scoring import KendallTau, RankingAccuracy, TargetLogits, ordering_loss
+from ordering.settings import Settings
+from ordering.task import prepare
+
+from clarion import (
+    ClipNorm,
+    LambdaCallback,
+    LambdaLR,
+    Model,
+    ModelBundle,
+    TensorBoardGradientTracker,
+)
+
+__all__ = ["train"]
+
+
+def train(settings: Settings) -> dict[str, Any]:
+    """Train, or go on training, and return what ``test_results.json`` holds."""
+    settings.claim_directory()
+    task = prepare(settings)
+    model = Model(
+        task.network,
+        {"optim": "adamw", "lr": settings.lr, "weight_decay": settings.weight_decay},
+        ordering_loss,
+        batch_metrics=[RankingAccuracy(), KendallTau()],
+        epoch_metrics=[TargetLogits()],
+        device=task.device,
+        precision=task.precision,
+    )
+    experiment = ModelBundle.from_model(
+        settings.directory, model, monitor_metric="val_kendall_tau", monitor_mode="max"
+    )
+    options: dict[str, Any] = {"batch_size": 2 * settings.batch_size, "collate_fn": task.collate}
+
+    def evaluate() -> dict[str, Any]:
+        return model.evaluate_dataset(task.test, return_dict_format=True, **options)
+
+    before = references(settings.directory, task.texts, evaluate)
+    factor = warmup_and_decay(settings.epochs * settings.steps, settings.warmup)
+    experiment.train_dataset(
+        task.train,
+        task.valid,
+        epochs=settings.epochs,
+        lr_schedulers=[LambdaLR(factor, interval="batch")],
+        callbacks=[
+            # Where the order of the texts goes on after a restart.
+            LambdaCallback(on_epoch_begin=lambda epoch, _: task.sampler.set_epoch(epoch)),
+            ClipNorm(task.network.parameters(), settings.clip_norm),
+            TensorBoardGradientTracker(settings.directory / "tensorboard" / "gradients"),
+        ],
+        dataloader_kwargs={"batch_sampler": task.sampler},
+        keep_only_last_best=True,
+        seed=settings.seed,
+        **options,
+    )
+    tested = experiment.test_dataset(task.test, seed=settings.seed, **options)
+
+    def logits_of(examples: list[dict[str, Any]]) -> np.ndarray:
+        return model.predict_on_batch(task.collate(examples))
+
+    return finish(settings, task, before, tested, experiment.get_stats(), logits_of)
+
+
+if __name__ == "__main__":
+    train(auto_cli(Settings, as_positional=False))

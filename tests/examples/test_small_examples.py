@@ -1,0 +1,68 @@
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def main_of(name):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+
+
+def test_digits_are_recognised(capsys):
+    pytest.importorskip("sklearn")
+    logs = main_of("classification_digits")(epochs=12)
+    assert logs["test_acc"] > 93
+    assert logs["test_fscore_macro"] > 0.93
+    assert "val_fscore_macro" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_training_on_digits_stops_early(capsys):
+    pytest.importorskip("sklearn")
+    logs = main_of("classification_digits")()
+    assert logs["test_acc"] > 96
+    output = capsys.readouterr().out
+    assert ": early stopping" in output
+    assert "Restoring best model" in output
+
+
+def test_a_network_explains_as_much_as_a_linear_model(capsys):
+    pytest.importorskip("sklearn")
+    network, linear = main_of("regression_diabetes")(epochs=50)
+    assert linear == pytest.approx(0.359, abs=0.001)
+    assert network > linear - 0.05
+    assert capsys.readouterr().out.count("\n") == 50
+
+
+def test_own_callbacks_measure_and_stop(capsys):
+    history, norms = main_of("custom_callback")(epochs=20, threshold=0.3)
+    assert 1 < len(history) < 20
+    assert history[-1]["loss"] < 0.3 <= history[-2]["loss"]
+    assert len(norms) == len(history)
+    assert all(norm > 0 for norm in norms)
+    assert f"Mean norm of the gradients: {norms[-1]:.3f}\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["classification_digits", "regression_diabetes", "custom_callback"]
+)
+def test_the_examples_are_programs(name):
+    pytest.importorskip("sklearn")
+    arguments = [] if name == "custom_callback" else ["--epochs", "2"]
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert "Epoch:" in done.stdout
+    assert "\r" not in done.stdout
+    assert done.stderr == ""
