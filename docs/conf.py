@@ -1,5 +1,6 @@
 """How Sphinx builds the documentation: `make docs`, where every warning is an error."""
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -57,7 +58,15 @@ def link_to_the_public_name(
     )
 
 
+def escape_shapes(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Keep the star of a shape such as (N, *) from starting emphasis."""
+    lines[:] = [re.sub(r"(?<=[(, ])\*(?=[,)])", r"\\*", line) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register what this file adds to Sphinx."""
     app.connect("missing-reference", link_to_the_public_name, priority=400)
+    app.connect("autodoc-process-docstring", escape_shapes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
