@@ -14,7 +14,7 @@ from clarion import console
 def replace_stdout(monkeypatch):
     """A function that replaces standard output; pytest would undo it if a fixture did."""
     monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setattr(console._State, "open_line", False)
+    monkeypatch.setattr(console._State, "unfinished", None)
     monkeypatch.setattr(console._State, "broken", None)
 
     def replace(stream):
@@ -222,6 +222,15 @@ def test_elsewhere_a_message_begins_on_its_own_line(replace_stdout):
     console.write("\rStep: 1/2")
     console.say("message")
     assert memory.getvalue() == "\rStep: 1/2\nmessage\n"
+
+
+def test_a_line_left_open_elsewhere_does_not_count(replace_stdout):
+    replace_stdout(io.StringIO())
+    console.write("\rStep: 1/2")
+    memory = replace_stdout(io.StringIO())
+    console.say("message")
+    console.end_line()
+    assert memory.getvalue() == "message\n"
 
 
 def test_a_line_is_ended_once(replace_stdout):

@@ -31,8 +31,8 @@ class _State:
 
     broken: TextIO | None = None
     """The stream whose reader has gone; nothing more is written to it."""
-    open_line: bool = False
-    """Whether the last text left the cursor in the middle of a line."""
+    unfinished: TextIO | None = None
+    """The stream that the last text left in the middle of a line."""
 
 
 def say(text: str) -> None:
@@ -41,14 +41,14 @@ def say(text: str) -> None:
     A progress line that is being drawn makes way for it.
     """
     before = ""
-    if _State.open_line:
+    if _is_line_open():
         before = _ERASE_LINE if stream_kind() == "terminal" else "\n"
     write(f"{before}{text}\n")
 
 
 def end_line() -> None:
     """End the progress line that is being drawn, if there is one."""
-    if _State.open_line:
+    if _is_line_open():
         write("\n")
 
 
@@ -72,7 +72,7 @@ def write(text: str) -> None:
     except ValueError:
         if not getattr(stream, "closed", False):
             raise
-    _State.open_line = not text.endswith("\n")
+    _State.unfinished = None if text.endswith("\n") else stream
 
 
 def is_first_rank() -> bool:
@@ -134,6 +134,10 @@ def supports_ansi() -> bool:
     if os.environ.get("TERM") == "dumb":
         return False
     return os.name != "nt" or _enable_windows_ansi()
+
+
+def _is_line_open() -> bool:
+    return _State.unfinished is not None and _State.unfinished is sys.stdout
 
 
 def _write_encodable(stream: TextIO, text: str) -> None:

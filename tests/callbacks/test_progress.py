@@ -57,7 +57,7 @@ def _environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(console._State, "open_line", False)
+    monkeypatch.setattr(console._State, "unfinished", None)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def shown(monkeypatch):
     for name in ("NO_COLOR", "RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console._State, "open_line", False)
+    monkeypatch.setattr(console._State, "unfinished", None)
 
     def show(draw, stream=None, coloring=False, columns=80):
         stream = stream or io.StringIO()
