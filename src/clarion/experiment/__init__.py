@@ -1,0 +1,1 @@
+"""A directory that remembers: logs, checkpoints, plots, and going on where it stopped."""

@@ -1,0 +1,71 @@
+"""Where the files of an experiment are."""
+
+import os
+import re
+
+__all__ = ["ExperimentDirectory"]
+
+
+class ExperimentDirectory:
+    """The paths of an experiment's files.
+
+    Attributes:
+        directory: The directory.
+        best_checkpoint_filename: The weights of the best epochs; ``{epoch}`` stands for the number.
+        model_checkpoint_filename: The weights of the last epoch.
+        optimizer_checkpoint_filename: The optimizer's state after it.
+        random_state_checkpoint_filename: The random states after it.
+        epoch_filename: Its number.
+        lr_scheduler_filename: The schedulers' states; ``%d`` stands for the number, from 0.
+        log_filename: The results of each epoch.
+        test_log_filename: The results of a test; ``{name}`` stands for its name.
+        tensorboard_directory: The same for TensorBoard.
+        plots_directory: A figure of each column of the log.
+        checkpoint_directory: The training checkpoint that decides where a training goes on.
+    """
+
+    BEST_CHECKPOINT_FILENAME = "checkpoint_epoch_{epoch}.ckpt"
+    MODEL_CHECKPOINT_FILENAME = "checkpoint.ckpt"
+    OPTIMIZER_CHECKPOINT_FILENAME = "checkpoint.optim"
+    RANDOM_STATE_CHECKPOINT_FILENAME = "checkpoint.randomstate"
+    LOG_FILENAME = "log.tsv"
+    TENSORBOARD_DIRECTORY = "tensorboard"
+    EPOCH_FILENAME = "last.epoch"
+    LR_SCHEDULER_FILENAME = "lr_sched_%d.lrsched"
+    PLOTS_DIRECTORY = "plots"
+    TEST_LOG_FILENAME = "{name}_log.tsv"
+    CHECKPOINT_DIRECTORY = os.path.join("checkpoints", "last")
+
+    directory: str
+
+    def get_path(self, *paths: str) -> str:
+        """Return a path inside the directory."""
+        return os.path.join(self.directory, *paths)
+
+    def set_paths(self) -> None:
+        """Derive the paths from ``directory`` and the names in the class."""
+        self.best_checkpoint_filename = self.get_path(self.BEST_CHECKPOINT_FILENAME)
+        self.model_checkpoint_filename = self.get_path(self.MODEL_CHECKPOINT_FILENAME)
+        self.optimizer_checkpoint_filename = self.get_path(self.OPTIMIZER_CHECKPOINT_FILENAME)
+        self.random_state_checkpoint_filename = self.get_path(self.RANDOM_STATE_CHECKPOINT_FILENAME)
+        self.log_filename = self.get_path(self.LOG_FILENAME)
+        self.tensorboard_directory = self.get_path(self.TENSORBOARD_DIRECTORY)
+        self.epoch_filename = self.get_path(self.EPOCH_FILENAME)
+        self.lr_scheduler_filename = self.get_path(self.LR_SCHEDULER_FILENAME)
+        self.plots_directory = self.get_path(self.PLOTS_DIRECTORY)
+        self.test_log_filename = self.get_path(self.TEST_LOG_FILENAME)
+        self.checkpoint_directory = self.get_path(self.CHECKPOINT_DIRECTORY)
+
+    def best_checkpoint_of(self, epoch: int) -> str:
+        """Return the file of the weights of an epoch."""
+        return self.best_checkpoint_filename.format(epoch=epoch)
+
+    def saved_epochs(self) -> list[int]:
+        """Return the numbers of the epochs whose weights have a file, in order."""
+        name = re.escape(os.path.basename(self.best_checkpoint_filename))
+        pattern = re.compile(name.replace(r"\{epoch\}", r"(\d+)"))
+        folder = os.path.dirname(self.best_checkpoint_filename)
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return sorted(
+            int(found[1]) for name in names if (found := pattern.fullmatch(name)) and found.groups()
+        )

@@ -1,0 +1,264 @@
+"""Training, testing and predicting in a directory that remembers."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+from torch import nn
+
+from clarion.callbacks.base import Callback
+from clarion.errors import InvalidTypeError
+from clarion.experiment.arguments import check_arguments
+from clarion.experiment.defaults import (
+    Monitor,
+    check_task,
+    choose_loss,
+    choose_metrics,
+    choose_monitor,
+)
+from clarion.experiment.scoring import Scoring
+from clarion.experiment.training import Run, TrainOptions, train
+from clarion.model import Model
+
+__all__ = ["Experiment", "ModelBundle"]
+
+
+class ModelBundle(Scoring):
+    """A model and a directory with its log, its checkpoints and its plots.
+
+    Build one with ``ModelBundle.from_network`` (also called ``Experiment``) or
+    ``ModelBundle.from_model``. Calling `train` again, in the same process or another, goes on
+    where the training in the directory ended, bit for bit as if it had never stopped; after a
+    kill, from the end of the last whole epoch.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from clarion import Experiment
+        >>> x, y = torch.randn(64, 3), torch.randn(64, 1)
+        >>> directory = tempfile.mkdtemp()
+        >>> experiment = Experiment(directory, torch.nn.Linear(3, 1), task="regression")
+        >>> options = dict(verbose=False, disable_tensorboard=True)
+        >>> len(experiment.train_data(x, y, (x, y), epochs=2, **options))
+        2
+        >>> len(experiment.train_data(x, y, (x, y), epochs=3, **options))
+        1
+        >>> list(experiment.get_stats()["epoch"])
+        [1, 2, 3]
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        name = type(self).__name__
+        raise InvalidTypeError(
+            f"{name} is built by {name}.from_network(directory, network, ...), which is also "
+            f"called Experiment, or by {name}.from_model(directory, model, ...)."
+        )
+
+    @classmethod
+    def from_network(
+        cls,
+        directory: str | os.PathLike[str],
+        network: nn.Module,
+        *,
+        device: Any = None,
+        logging: bool = True,
+        optimizer: Any = "sgd",
+        loss_function: Any = None,
+        batch_metrics: Sequence[Any] | None = None,
+        epoch_metrics: Sequence[Any] | None = None,
+        monitoring: bool = True,
+        monitor_metric: str | None = None,
+        monitor_mode: str | None = None,
+        task: str | None = None,
+    ) -> Self:
+        """Return an experiment with a new `Model` of this network.
+
+        Args:
+            directory: Where everything is written; created by the first training.
+            network: The network. Its attributes ``loss_function``, ``batch_metrics`` and
+                ``epoch_metrics``, if it has them, stand in for arguments that are not given.
+            device: See `Model`.
+            logging: Whether to write anything at all.
+            optimizer: See `Model`.
+            loss_function: See `Model`.
+            batch_metrics: See `Model`; an empty list counts as not given.
+            epoch_metrics: See `Model`; an empty list counts as not given.
+            monitoring: Whether to watch which epoch is the best.
+            monitor_metric: The key of the epoch logs to watch; ``"val_acc"`` for classification,
+                else ``"val_loss"``, if None.
+            monitor_mode: ``"min"`` if less is better, ``"max"`` if more is; if None, what the key
+                suggests (``"max"`` for accuracies, F-scores, areas under curves and the like).
+            task: ``"classification"`` or ``"regression"`` (or a word that begins with ``"classif"``
+                or ``"reg"``), which gives a loss, metrics and a key to watch where none are given:
+                cross entropy, accuracy and F1, or the mean squared error.
+
+        Raises:
+            InvalidArgumentError: If the task or the mode is unknown.
+        """
+        kind = check_task(task)
+        monitor = choose_monitor(
+            kind, monitoring=monitoring, metric=monitor_metric, mode=monitor_mode
+        )
+        model = Model(
+            network,
+            optimizer,
+            choose_loss(network, kind, loss_function),
+            batch_metrics=choose_metrics(network, kind, "batch_metrics", batch_metrics),
+            epoch_metrics=choose_metrics(network, kind, "epoch_metrics", epoch_metrics),
+            device=device,
+        )
+        return cls._assembled(directory, model, logging, monitor)
+
+    @classmethod
+    def from_model(
+        cls,
+        directory: str | os.PathLike[str],
+        model: Model,
+        *,
+        logging: bool = True,
+        monitoring: bool = True,
+        monitor_metric: str | None = None,
+        monitor_mode: str | None = None,
+    ) -> Self:
+        """Return an experiment with a model.
+
+        Args:
+            directory: Where everything is written; created by the first training.
+            model: The model.
+            logging: Whether to write anything at all.
+            monitoring: Whether to watch which epoch is the best.
+            monitor_metric: The key of the epoch logs to watch; ``"val_loss"`` if None.
+            monitor_mode: See `from_network`.
+
+        Raises:
+            InvalidArgumentError: If the mode is unknown.
+        """
+        monitor = choose_monitor(
+            None, monitoring=monitoring, metric=monitor_metric, mode=monitor_mode
+        )
+        return cls._assembled(directory, model, logging, monitor)
+
+    @classmethod
+    def _assembled(
+        cls, directory: str | os.PathLike[str], model: Model, logging: bool, monitor: Monitor
+    ) -> Self:
+        bundle = cls.__new__(cls)
+        bundle.directory = os.fspath(directory)
+        bundle.model = model
+        bundle.logging = logging
+        bundle.monitoring = monitor.metric is not None
+        bundle.monitor_metric = monitor.metric
+        bundle.monitor_mode = monitor.mode
+        bundle.set_paths()
+        return bundle
+
+    def train(
+        self,
+        train_generator: Any,
+        valid_generator: Any = None,
+        *,
+        callbacks: Sequence[Callback] | None = None,
+        lr_schedulers: Sequence[Any] | None = None,
+        keep_only_last_best: bool = False,
+        save_every_epoch: bool = False,
+        disable_tensorboard: bool = False,
+        seed: int | None = 42,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """Train on the batches of an iterable, going on where the directory ended.
+
+        With monitoring the model has the weights of the best epoch in the end.
+
+        Args:
+            train_generator: See `Model.fit_generator`.
+            valid_generator: See `Model.fit_generator`.
+            callbacks: What listens, after the experiment's own callbacks. Those with a state are
+                saved and restored.
+            lr_schedulers: Scheduler callbacks; not to be among ``callbacks`` too.
+            keep_only_last_best: Whether to keep the weights of the best epoch so far only, not
+                those of the bests before it.
+            save_every_epoch: Whether to keep the weights of every epoch.
+            disable_tensorboard: Whether to write nothing for TensorBoard.
+            seed: What Python's, numpy's and torch's generators are seeded with before the first
+                epoch; None leaves them alone.
+            **kwargs: See `Model.fit_generator`.
+
+        Returns:
+            The history of the epochs that were run now.
+
+        Raises:
+            MissingMonitorError: If the logs will not hold ``monitor_metric``.
+            CheckpointError: If what is in the directory cannot be read or does not fit the model.
+        """
+        options = TrainOptions(
+            callbacks, lr_schedulers, keep_only_last_best, save_every_epoch, disable_tensorboard
+        )
+        run = Run(self.model.fit_generator, (train_generator, valid_generator), kwargs)
+        return self._train(run, options, seed)
+
+    def train_dataset(
+        self,
+        train_dataset: Any,
+        valid_dataset: Any = None,
+        *,
+        callbacks: Sequence[Callback] | None = None,
+        lr_schedulers: Sequence[Any] | None = None,
+        keep_only_last_best: bool = False,
+        save_every_epoch: bool = False,
+        disable_tensorboard: bool = False,
+        seed: int | None = 42,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """Train on a dataset, going on where the directory ended.
+
+        Args:
+            train_dataset: See `Model.fit_dataset`.
+            valid_dataset: See `Model.fit_dataset`.
+            **kwargs: See `Model.fit_dataset`.
+
+        Other arguments, what is returned and raised: see `train`.
+        """
+        options = TrainOptions(
+            callbacks, lr_schedulers, keep_only_last_best, save_every_epoch, disable_tensorboard
+        )
+        run = Run(self.model.fit_dataset, (train_dataset, valid_dataset), kwargs)
+        return self._train(run, options, seed)
+
+    def train_data(
+        self,
+        x: Any,
+        y: Any = None,
+        validation_data: Any = None,
+        *,
+        callbacks: Sequence[Callback] | None = None,
+        lr_schedulers: Sequence[Any] | None = None,
+        keep_only_last_best: bool = False,
+        save_every_epoch: bool = False,
+        disable_tensorboard: bool = False,
+        seed: int | None = 42,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """Train on arrays, going on where the directory ended.
+
+        Args:
+            x: See `Model.fit`.
+            y: See `Model.fit`.
+            validation_data: See `Model.fit`.
+            **kwargs: See `Model.fit`.
+
+        Other arguments, what is returned and raised: see `train`.
+        """
+        options = TrainOptions(
+            callbacks, lr_schedulers, keep_only_last_best, save_every_epoch, disable_tensorboard
+        )
+        run = Run(self.model.fit, (x, y, validation_data), kwargs)
+        return self._train(run, options, seed)
+
+    def _train(self, run: Run, options: TrainOptions, seed: int | None) -> list[dict[str, Any]]:
+        check_arguments(type(self).train, run.fit, run.arguments)
+        self._seed(seed, run.verbose)
+        monitor = Monitor(self.monitor_metric, self.monitor_mode)
+        return train(self.model, self if self.logging else None, monitor, run, options)
+
+
+Experiment = ModelBundle.from_network
+"""`ModelBundle.from_network` under the name that most scripts use."""

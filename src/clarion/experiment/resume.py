@@ -1,0 +1,225 @@
+"""Going on where a training ended: from the training checkpoint, or from Poutyne's files."""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clarion.callbacks.best_model_restore import BestModelRestore
+from clarion.callbacks.checkpoint import LRSchedulerCheckpoint, ModelCheckpoint
+from clarion.callbacks.early_stopping import EarlyStopping
+from clarion.checkpoints.apply import apply_weights
+from clarion.checkpoints.manifest import NewerFormatError, environment
+from clarion.checkpoints.reader import Checkpoint, read_newest
+from clarion.checkpoints.weights import load_state
+from clarion.console import say
+from clarion.engine.random import load_random_states
+from clarion.errors import CheckpointError
+from clarion.experiment.directory import ExperimentDirectory
+from clarion.experiment.history import best_row, cut_log, read_log
+from clarion.experiment.training_checkpoint import TrainingCheckpoint
+from clarion.model import Model
+
+__all__ = ["ResumePoint", "resume"]
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """What a training goes on with.
+
+    Attributes:
+        epoch: The last epoch that is done; 0 for none.
+        is_finished: Whether early stopping ended the training there, and still would.
+    """
+
+    epoch: int = 0
+    is_finished: bool = False
+
+
+def resume(
+    model: Model,
+    directory: ExperimentDirectory,
+    callbacks: Sequence[Any],
+    checkpoint_writer: TrainingCheckpoint,
+    *,
+    verbose: bool,
+) -> ResumePoint:
+    """Put model, callbacks and random states where the training in the directory ended.
+
+    The training checkpoint decides, if there is one: it is written last and whole. A directory
+    that Poutyne wrote has only the files of its own, which are loaded one by one. Rows of the log
+    that came later are removed.
+
+    Args:
+        model: The model, built as it was.
+        directory: The experiment.
+        callbacks: The callbacks of the training.
+        checkpoint_writer: The one that writes its checkpoint; it has them all.
+        verbose: Whether to say what is loaded.
+
+    Raises:
+        CheckpointError: If what is there cannot be read, or does not fit the model.
+    """
+    checkpoint = _newest(directory)
+    if checkpoint is not None:
+        epoch = int(checkpoint.manifest.info["epoch"])
+        _from_checkpoint(model, directory, checkpoint_writer, checkpoint)
+        if verbose:
+            say(
+                "Loading weights, optimizer, schedules, callbacks and random states from "
+                f"{checkpoint.directory} and starting at epoch {epoch + 1}."
+            )
+    elif os.path.exists(directory.epoch_filename):
+        epoch = _read_epoch(directory.epoch_filename)
+        _from_files(model, directory, callbacks, epoch, verbose)
+    else:
+        return ResumePoint()
+    if os.path.exists(directory.log_filename):
+        cut_log(directory.log_filename, epoch)
+        _restore_bests(directory, callbacks)
+    checkpoint_writer.keep_random_state()
+    stoppers = [one for one in callbacks if isinstance(one, EarlyStopping)]
+    was_stopped = checkpoint is not None and checkpoint.state["progress"].get("stopped")
+    still = any(one.stopped_epoch == epoch and one.wait >= one.patience for one in stoppers)
+    return ResumePoint(epoch, is_finished=bool(was_stopped and still))
+
+
+def _newest(directory: ExperimentDirectory) -> Checkpoint | None:
+    try:
+        return read_newest(directory.checkpoint_directory)
+    except NewerFormatError:
+        raise
+    except CheckpointError as error:
+        if not os.path.exists(directory.epoch_filename):
+            raise
+        warnings.warn(
+            f"{error} The files beside it are used instead ({directory.epoch_filename}, ...).",
+            stacklevel=4,
+        )
+        return None
+
+
+def _from_checkpoint(
+    model: Model,
+    directory: ExperimentDirectory,
+    writer: TrainingCheckpoint,
+    checkpoint: Checkpoint,
+) -> None:
+    source = checkpoint.directory
+    _check_optimizer(model, checkpoint)
+    apply_weights(model.network, checkpoint.state["network"], source=source, action="resume from")
+    try:
+        writer.state_of(model).load_state_dict(checkpoint.state)
+    except CheckpointError as error:
+        raise CheckpointError(f'Cannot resume from "{source}": {error}') from error
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f'Cannot resume from "{source}": {type(error).__name__}: {error}. Build the model and '
+            "the callbacks as they were, or train in a new directory."
+        ) from error
+    for path in (
+        directory.model_checkpoint_filename,
+        directory.optimizer_checkpoint_filename,
+        directory.random_state_checkpoint_filename,
+        directory.epoch_filename,
+    ):
+        if not os.path.exists(path):
+            warnings.warn(
+                f"Missing checkpoint: {path}. What it held is taken from {source}.", stacklevel=5
+            )
+    _tell_of_other_settings(checkpoint)
+
+
+def _check_optimizer(model: Model, checkpoint: Checkpoint) -> None:
+    """Raise if the optimizer is of another class; torch would take over what it cannot use."""
+    written = checkpoint.manifest.info.get("optimizer")
+    own = type(model.optimizer).__name__
+    if written not in (None, own):
+        raise CheckpointError(
+            f'Cannot resume from "{checkpoint.directory}": the optimizer was {written} and is now '
+            f"{own}. Build the same optimizer, or train in a new directory."
+        )
+
+
+def _tell_of_other_settings(checkpoint: Checkpoint) -> None:
+    """Say which settings differ that may change the last bits of the results."""
+    now = environment()
+    then = checkpoint.manifest.environment
+    changed = [
+        f"{name} {then[name]} -> {now[name]}"
+        for name in ("torch", "threads", "default_dtype", "deterministic", "matmul_precision")
+        if name in then and then[name] != now[name]
+    ]
+    if changed:
+        say(
+            "The training goes on under other settings, so its results may differ in the last "
+            f"digits from those of one that never stopped: {', '.join(changed)}."
+        )
+
+
+def _from_files(
+    model: Model,
+    directory: ExperimentDirectory,
+    callbacks: Sequence[Any],
+    epoch: int,
+    verbose: bool,
+) -> None:
+    def load(what: str, path: str, function: Callable[[str], Any]) -> None:
+        if not os.path.exists(path):
+            warnings.warn(f"Missing checkpoint: {path}.", stacklevel=5)
+            return
+        if verbose:
+            say(f"Loading {what} from {path} and starting at epoch {epoch + 1:d}.")
+        function(path)
+
+    def load_weights(path: str) -> None:
+        apply_weights(model.network, load_state(path), source=path, action="resume from")
+
+    load("weights", directory.model_checkpoint_filename, load_weights)
+    load("optimizer state", directory.optimizer_checkpoint_filename, model.load_optimizer_state)
+    load("random states", directory.random_state_checkpoint_filename, load_random_states)
+    schedulers = [one for one in callbacks if isinstance(one, LRSchedulerCheckpoint)]
+    for i, scheduler in enumerate(schedulers):
+        path = directory.lr_scheduler_filename % i
+        load("LR scheduler state", path, scheduler.lr_scheduler.load_state)
+    model.progress.epoch = epoch
+
+
+def _restore_bests(directory: ExperimentDirectory, callbacks: Sequence[Any]) -> None:
+    """Tell the callback that keeps the best epoch which one it is, as the log has it.
+
+    The memory that the checkpoint holds says the same, unless the experiment was told to watch or
+    to save something else in between.
+    """
+    rows = read_log(directory.log_filename)
+    for callback in callbacks:
+        saves_bests = (
+            isinstance(callback, ModelCheckpoint)
+            and callback.save_best_only
+            and callback.filename == directory.best_checkpoint_filename
+        )
+        if not saves_bests and not isinstance(callback, BestModelRestore):
+            continue
+        if not rows or callback.monitor not in rows[0]:
+            continue
+        best = best_row(rows, callback.monitor, callback.mode)
+        if best is None:
+            continue
+        value, path = best[callback.monitor], directory.best_checkpoint_of(best["epoch"])
+        is_there = os.path.exists(path)
+        if saves_bests:
+            found = {"best_filename": path if is_there else None, "current_best": value}
+            callback.load_state_dict(found)
+        elif is_there and callback.current_best != value:
+            callback.load_state_dict({"best_weights": load_state(path), "current_best": value})
+
+
+def _read_epoch(path: str) -> int:
+    try:
+        return int(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f'"{path}" should hold the number of the last epoch and does not: {error}.'
+        ) from error

@@ -1,0 +1,96 @@
+"""The callback that writes all of a training's state after each epoch."""
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from clarion.callbacks.base import Callback
+from clarion.checkpoints.structure import encode
+from clarion.checkpoints.writer import write_checkpoint
+from clarion.console import is_first_rank
+from clarion.engine.random import RandomState
+from clarion.engine.state import TrainState
+from clarion.errors import CheckpointError
+from clarion.experiment.loaders import LoaderState
+from clarion.model import Model
+
+__all__ = ["TrainingCheckpoint"]
+
+
+class TrainingCheckpoint(Callback):
+    """Writes the training checkpoint after each epoch; it has to be the last of the callbacks.
+
+    What the other callbacks remember is saved as it is after their ``on_epoch_end``.
+
+    Args:
+        directory: Where the checkpoint stands; the one before is kept beside it.
+        callbacks: The other callbacks of the training; those with a state are saved.
+        loaders: What the data comes from: loaders, samplers, generators, or mappings of them.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        callbacks: Iterable[Callback],
+        loaders: Iterable[Any] = (),
+    ) -> None:
+        self.directory = directory
+        self._callbacks = list(callbacks)
+        self._loaders = LoaderState(loaders)
+        self._random: dict[str, Any] | None = None
+        self._left_out: set[str] = set()
+
+    def state_of(self, model: Model) -> TrainState:
+        """Return the parts of the training: the model's, and the loaders'."""
+        state = model.train_state(self._callbacks)
+        return TrainState({"loaders": self._loaders, **state.parts})
+
+    def keep_random_state(self) -> None:
+        """Begin the next training with the random states of this moment.
+
+        Whatever the other callbacks draw until then changes nothing.
+        """
+        self._random = RandomState().state_dict()
+
+    def on_train_begin(self, logs: Mapping[str, Any]) -> None:
+        """Put the random states back that were kept, and see what can be saved."""
+        if self._random is not None:
+            RandomState().load_state_dict(self._random)
+            self._random = None
+        self._without_misfits(self.state_of(self.model).parts["callbacks"].state_dict())
+
+    def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
+        """Write the checkpoint.
+
+        Raises:
+            CheckpointError: If it cannot be written; the one before is kept.
+        """
+        if not is_first_rank():
+            return
+        state = self.state_of(self.model).state_dict()
+        state["callbacks"] = self._without_misfits(state["callbacks"])
+        info = {
+            "epoch": epoch_number,
+            "step": self.model.progress.step,
+            "optimizer": type(self.model.optimizer).__name__,
+        }
+        write_checkpoint(self.directory, state, info=info)
+
+    def _without_misfits(self, states: dict[str, Any]) -> dict[str, Any]:
+        """Return the states that a checkpoint can hold; warn once of each that it cannot."""
+        kept = {}
+        for name, state in states.items():
+            try:
+                encode(state, f"callbacks[{name!r}]")
+            except CheckpointError as error:
+                if name not in self._left_out:
+                    warnings.warn(
+                        f"The state of the callback {name} is left out of checkpoints, so that a "
+                        f"resumed training starts it afresh: {error}",
+                        stacklevel=2,
+                    )
+                self._left_out.add(name)
+            else:
+                kept[name] = state
+        return kept
