@@ -34,9 +34,11 @@ def map_structure(obj: Any, func: Callable[[Any], Any]) -> Any:
     if isinstance(obj, Tensor):
         return func(obj)
     if isinstance(obj, PackedSequence):
-        indices = (obj.sorted_indices, obj.unsorted_indices)
-        moved = (None if index is None else func(index) for index in indices)
-        return PackedSequence(func(obj.data), obj.batch_sizes, *moved)
+        return obj._replace(
+            data=func(obj.data),
+            sorted_indices=None if obj.sorted_indices is None else func(obj.sorted_indices),
+            unsorted_indices=None if obj.unsorted_indices is None else func(obj.unsorted_indices),
+        )
     if isinstance(obj, tuple) and hasattr(obj, "_fields"):
         return type(obj)(*(map_structure(item, func) for item in obj))
     if isinstance(obj, list | tuple):
@@ -81,6 +83,8 @@ def torch_to_numpy(obj: Any, copy: bool = False) -> Any:
 
 def numpy_to_torch(obj: Any) -> Any:
     """Return the same structure with ndarrays as tensors that share their memory."""
+    if isinstance(obj, PackedSequence):
+        return obj  # it holds tensors already
     return map_structure(obj, lambda leaf: from_numpy(leaf) if _is_array(leaf) else leaf)
 
 
