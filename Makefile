@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV := $(VENV)/.stamp-dev
 EXAMPLES := $(VENV)/.stamp-examples
+PEERS := $(VENV)/.stamp-peers
 
 # --no-compile: Python writes the bytecode of the modules that are used, at their first import.
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
@@ -30,6 +31,10 @@ demo: $(EXAMPLES) ## a short run of the flagship: sentence ordering on real text
 .PHONY: flagship
 flagship: $(EXAMPLES) ## the full run of the flagship
 	$(BIN)/python examples/sentence_ordering/train.py --texts 11200 --lr 3e-4 --directory runs/flagship
+
+.PHONY: bench
+bench: $(PEERS) ## what a step costs, beside a loop by hand and other libraries
+	$(BIN)/python benchmarks/overhead.py
 
 # --- for those who change something --------------------------------------------------------------
 
@@ -75,4 +80,9 @@ $(EXAMPLES): pyproject.toml constraints.txt examples/requirements.txt | $(BIN)/p
 	@echo "Installing clarion and what the examples read into $(VENV): about a minute, once."
 	@$(INSTALL) -e '.[examples]'
 	@$(INSTALL) --no-deps -r examples/requirements.txt
+	@touch $@
+
+$(PEERS): $(DEV) benchmarks/requirements.txt
+	@echo "Installing what the benchmarks compare with into $(VENV)."
+	@$(INSTALL) -r benchmarks/requirements.txt
 	@touch $@
