@@ -1,8 +1,8 @@
 """Trackers that sum up the gradients of an epoch."""
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -143,9 +143,7 @@ class TensorBoardGradientTracker(GradientTracker):
         MissingDependencyError: If a directory is given and tensorboard is not installed.
     """
 
-    def __init__(
-        self, writer: ScalarWriter | str | os.PathLike[str], keep_bias: bool = False
-    ) -> None:
+    def __init__(self, writer: ScalarWriter | str | Path, keep_bias: bool = False) -> None:
         super().__init__(keep_bias)
         self.writer = open_writer("TensorBoardGradientTracker", writer)
 

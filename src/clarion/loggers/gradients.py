@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -180,7 +181,7 @@ class TensorBoardGradientLogger(GradientLoggerBase):
     """
 
     def __init__(
-        self, writer: ScalarWriter | str | os.PathLike[str], initial_step: int = 0, **kwargs: Any
+        self, writer: ScalarWriter | str | Path, initial_step: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.writer = open_writer("TensorBoardGradientLogger", writer)

@@ -1,7 +1,7 @@
 """A logger that writes the results of each epoch for TensorBoard."""
 
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from clarion.loggers.base import Logger
@@ -25,7 +25,7 @@ class ScalarWriter(Protocol):
         """Write what is left and close the files."""
 
 
-def open_writer(feature: str, writer: ScalarWriter | str | os.PathLike[str]) -> ScalarWriter:
+def open_writer(feature: str, writer: ScalarWriter | str | Path) -> ScalarWriter:
     """Return the writer, or a new ``SummaryWriter`` if a directory is given.
 
     Args:
@@ -35,12 +35,12 @@ def open_writer(feature: str, writer: ScalarWriter | str | os.PathLike[str]) -> 
     Raises:
         MissingDependencyError: If a directory is given and tensorboard is not installed.
     """
-    if not isinstance(writer, str | os.PathLike):
+    if not isinstance(writer, str | Path):  # os.PathLike would take a MagicMock for a path
         return writer
     require(feature, "tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
-    return cast(ScalarWriter, SummaryWriter(os.fspath(writer)))
+    return cast(ScalarWriter, SummaryWriter(str(writer)))
 
 
 class TensorBoardLogger(Logger):
@@ -63,9 +63,7 @@ class TensorBoardLogger(Logger):
         MissingDependencyError: If a directory is given and tensorboard is not installed.
     """
 
-    def __init__(
-        self, writer: ScalarWriter | str | os.PathLike[str], split_train_val: bool = False
-    ) -> None:
+    def __init__(self, writer: ScalarWriter | str | Path, split_train_val: bool = False) -> None:
         super().__init__(batch_granularity=False)
         self.writer = open_writer("TensorBoardLogger", writer)
         self.split_train_val = split_train_val
