@@ -19,7 +19,7 @@ from clarion.model import Model
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7])
-@pytest.mark.parametrize(("start", "end"), [(0, 1), (1, 0), (0.5, 0.5), (-2, 3.5)])
+@pytest.mark.parametrize(("start", "end"), [(0, 1), (1, 0), (0.5, 0.5), (-2, 3.5), (1.0, 0.1)])
 def test_spaces(start, end, steps):
     done = np.linspace(0, 1, steps)
     assert list(linspace(start, end, steps)) == pytest.approx(np.linspace(start, end, steps))
@@ -27,6 +27,9 @@ def test_spaces(start, end, steps):
     space = cosinespace(start, end, steps)
     assert list(space) == pytest.approx(cosine)
     assert list(space) == list(space)
+    for exact in (linspace(start, end, steps), space):
+        values = list(exact)
+        assert (values[0], values[-1]) == (start, end)
     assert len(space) == steps
 
 

@@ -35,9 +35,11 @@ class _Space:
         self.steps = steps
 
     def __iter__(self) -> Iterator[float]:
+        span = self.end - self.start
         for i in range(self.steps):
-            done = i / (self.steps - 1) if self.steps > 1 else 0.0
-            yield self.start + self._progress(done) * (self.end - self.start)
+            part = self._progress(i / max(self.steps - 1, 1))
+            # Both halves from their own end, as torch.linspace does: the ends are exact.
+            yield self.start + part * span if part < 0.5 else self.end - (1 - part) * span
 
     def __len__(self) -> int:
         return self.steps
