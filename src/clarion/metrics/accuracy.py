@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from clarion.errors import DataError, InvalidArgumentError, quoted, suggestion
 from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.registry import do_register_metric_class, register_metric_class
+from clarion.metrics.shapes import aligned
 from clarion.metrics.weighting import elements, register_target_weight, valid_targets
 
 __all__ = [
@@ -251,7 +252,7 @@ def _best_matches(y_pred: Tensor, y_true: Tensor, ignore_index: int) -> tuple[Te
             'one score per example use "bin_acc".'
         )
     best = y_pred.argmax(1)
-    y_true = _aligned(y_true, best, y_pred)
+    y_true = aligned(y_true, best, y_pred)
     counts = y_true != ignore_index
     return (best == y_true) & counts, counts
 
@@ -265,30 +266,14 @@ def _topk_matches(
             f"C >= {k}; y_pred has {tuple(y_pred.shape)}."
         )
     best = y_pred.topk(k, dim=1).indices
-    y_true = _aligned(y_true, best[:, 0], y_pred)
+    y_true = aligned(y_true, best[:, 0], y_pred)
     counts = y_true != ignore_index
     return (best == y_true.unsqueeze(1)).any(1) & counts, counts
 
 
 def _threshold_matches(y_pred: Tensor, y_true: Tensor, threshold: float) -> tuple[Tensor, None]:
     positive = y_pred > threshold
-    return positive == _aligned(y_true, positive, y_pred), None
-
-
-def _aligned(y_true: Tensor, predicted: Tensor, y_pred: Tensor) -> Tensor:
-    """Return the target in the shape of what was predicted, if dimensions of 1 are all it takes."""
-    if y_true.shape == predicted.shape:
-        return y_true
-    if _without_ones(y_true) == _without_ones(predicted):
-        return y_true.reshape(predicted.shape)
-    raise DataError(
-        f"The target has shape {tuple(y_true.shape)}, the predictions {tuple(y_pred.shape)}; "
-        f"expected a target of shape {tuple(predicted.shape)}."
-    )
-
-
-def _without_ones(tensor: Tensor) -> list[int]:
-    return [size for size in tensor.shape if size != 1]
+    return positive == aligned(y_true, positive, y_pred), None
 
 
 def _percentage(met: Tensor, counts: Tensor | None, reduction: Reduction) -> Tensor:

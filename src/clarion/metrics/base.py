@@ -8,6 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from clarion.errors import DataError
+
 __all__ = ["Metric", "StreamingMetric", "accumulation_dtype"]
 
 
@@ -97,8 +99,12 @@ class StreamingMetric(Metric):
         """Add a batch to the sums."""
         self._add(self.tally(y_pred, y_true))
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Any:
         """Return the value since the last reset; nan before the first batch."""
+        return self.compute_tensor()
+
+    def compute_tensor(self) -> Tensor:
+        """Return the same as `compute` on the device, without reading it on the host."""
         return torch.tensor(torch.nan) if self.sums is None else self.conclude(self.sums)
 
     def reset(self) -> None:
@@ -106,7 +112,16 @@ class StreamingMetric(Metric):
         self.sums = None
 
     def _add(self, tallied: Tensor) -> None:
-        self.sums = tallied if self.sums is None else self.sums + tallied
+        if self.sums is None:
+            self.sums = tallied
+            return
+        if self.sums.shape != tallied.shape:
+            raise DataError(
+                f"{type(self).__name__}: a batch adds counts of shape {tuple(tallied.shape)} to "
+                f"sums of shape {tuple(self.sums.shape)}. The number of classes or columns "
+                "changed between batches; it must stay the same until the metric is reset."
+            )
+        self.sums = self.sums + tallied
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:

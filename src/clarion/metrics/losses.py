@@ -14,6 +14,7 @@ do_register_metric_func(
     ["binary_cross_entropy_with_logits", "bce_with_logits"],
     "bce_with_logits",
 )
+do_register_metric_func(F.l1_loss, "mae", "mae")
 for _loss in (
     F.hinge_embedding_loss,
     F.huber_loss,

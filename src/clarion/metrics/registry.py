@@ -44,7 +44,7 @@ def do_register_metric_func(
     Returns:
         The names as they stand in the table.
     """
-    chosen = _chosen(names, func.__name__)
+    chosen = _listed(names or func.__name__)
     return _register(metric_funcs_dict, chosen, clean_metric_func_name, _entry(func, unique_name))
 
 
@@ -64,7 +64,7 @@ def do_register_metric_class(
     Returns:
         The names as they stand in the table.
     """
-    chosen = _chosen(names, camel_to_snake(clz.__name__))
+    chosen = _listed(names or camel_to_snake(clz.__name__))
     return _register(metric_classes_dict, chosen, clean_metric_class_name, _entry(clz, unique_name))
 
 
@@ -151,9 +151,7 @@ def _register(
     return keys
 
 
-def _chosen(names: str | Sequence[str] | None, own: str) -> Sequence[str]:
-    if not names:
-        return [own]
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
     return [names] if isinstance(names, str) else names
 
 

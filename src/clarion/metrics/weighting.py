@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
@@ -24,7 +24,8 @@ __all__ = [
 Weight: TypeAlias = Callable[[Any, Any], "int | float | Tensor"]
 TargetWeight: TypeAlias = Callable[[Any], "int | float | Tensor"]
 
-_target_weights: dict[Hashable, Callable[..., "int | float | Tensor"]] = {}
+# By identity, with the function itself to keep it alive: asking a mock for its hash is recorded.
+_target_weights: dict[int, tuple[Any, Callable[..., "int | float | Tensor"]]] = {}
 _MODULES = (nn.CrossEntropyLoss, nn.NLLLoss)
 _FORWARDS = tuple(module.forward for module in _MODULES)
 
@@ -63,7 +64,7 @@ def target_weight(func: Any) -> TargetWeight | None:
     if isinstance(func, _MODULES) and type(func).forward in _FORWARDS:
         return functools.partial(_of_module, func) if func.reduction == "mean" else None
     function, options = _unwrapped(func)
-    weigh = _target_weights.get(function) if isinstance(function, Hashable) else None
+    _, weigh = _target_weights.get(id(function), (None, None))
     if weigh is None or options.keys() & {"size_average", "reduce"}:
         return None
     if options.get("reduction", "mean") != "mean":
@@ -81,7 +82,7 @@ def register_target_weight(
         weigh: A function of the target, which also gets the keyword arguments that
             ``functools.partial`` fixed for ``func``. It returns a number or a 0-d tensor.
     """
-    _target_weights[func] = weigh
+    _target_weights[id(func)] = func, weigh
 
 
 def valid_targets(

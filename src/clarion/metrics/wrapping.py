@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clarion.errors import InvalidTypeError
-from clarion.metrics.decomposable import convert_decomposable_metric_to_object
+from clarion.errors import InvalidArgumentError, InvalidTypeError
+from clarion.metrics.decomposable import convert_decomposable_metric_to_object, is_stateful
 from clarion.metrics.names import Names, get_names_of_metric, rename_doubles
 from clarion.metrics.registry import get_metric
 
@@ -24,11 +24,17 @@ def wrap_loss(loss_function: Any) -> Any:
     Raises:
         UnknownNameError: If the name is not known.
         InvalidTypeError: If it cannot be called.
+        InvalidArgumentError: If the name is that of a metric without a gradient.
     """
     if loss_function is None:
         return None
     _, function = get_names_of_metric(get_metric(loss_function))
     _check_callable(function, "loss_function")
+    if isinstance(loss_function, str) and is_stateful(function):
+        raise InvalidArgumentError(
+            f'"{loss_function}" is a metric without a gradient, which cannot be a loss. Put it '
+            'into batch_metrics or epoch_metrics, and choose a loss such as "cross_entropy".'
+        )
     return convert_decomposable_metric_to_object(function, "loss")
 
 

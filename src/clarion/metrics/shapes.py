@@ -1,0 +1,73 @@
+"""Shapes and labels that metrics check before they compare anything."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clarion.errors import DataError
+
+__all__ = ["aligned", "check_labels", "same_but_ones", "split_mask"]
+
+
+def aligned(y_true: Tensor, predicted: Tensor, y_pred: Tensor) -> Tensor:
+    """Return the target in the shape of what was predicted, if only dimensions of 1 differ.
+
+    Comparing (N,) with (N, 1) would give (N, N) by broadcasting, and a number that means nothing.
+
+    Args:
+        y_true: The target.
+        predicted: What will be compared with it.
+        y_pred: What it was made from, for the message.
+
+    Raises:
+        DataError: If the shapes do not fit.
+    """
+    if y_true.shape == predicted.shape:
+        return y_true
+    if same_but_ones(y_true, predicted):
+        return y_true.reshape(predicted.shape)
+    raise DataError(
+        f"The target has shape {tuple(y_true.shape)}, the predictions {tuple(y_pred.shape)}; "
+        f"expected a target of shape {tuple(predicted.shape)}."
+    )
+
+
+def same_but_ones(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two shapes are the same but for dimensions of 1 after the first."""
+    return one.shape[:1] == other.shape[:1] and _rest(one) == _rest(other)
+
+
+def split_mask(y_true: Any) -> tuple[Tensor, Tensor | None]:
+    """Return the labels and, if the target is a pair ``(labels, mask)``, the mask as booleans."""
+    if isinstance(y_true, tuple | list):
+        labels, mask = y_true
+        return labels, mask.bool()
+    return y_true, None
+
+
+def check_labels(labels: Tensor, counts: Tensor, num_classes: int) -> None:
+    """Raise if a label that counts is no class; do nothing where looking would wait for a device.
+
+    Args:
+        labels: Class indices of any shape.
+        counts: Where labels count, boolean, of the same shape.
+        num_classes: How many classes there are.
+
+    Raises:
+        DataError: If a label is negative or not less than the number of classes.
+    """
+    # A tensor of another type on the CPU is a fake or traced one, which holds no values.
+    if labels.device.type != "cpu" or type(labels) is not Tensor:
+        return
+    wrong = counts & ((labels < 0) | (labels >= num_classes))
+    if bool(wrong.any()):
+        raise DataError(
+            f"The target holds the label {labels[wrong][0].item():g}, but y_pred scores "
+            f"{num_classes} classes: labels are 0 to {num_classes - 1}. Give the network more "
+            "outputs, or ignore the label with ignore_index."
+        )
+
+
+def _rest(tensor: Tensor) -> torch.Size:
+    return torch.Size(size for size in tensor.shape[1:] if size != 1)

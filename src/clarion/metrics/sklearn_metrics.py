@@ -1,0 +1,121 @@
+"""Functions of scikit-learn, or of its kind, over all rows of a pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarion.errors import InvalidArgumentError, StepError
+from clarion.metrics.base import Metric
+from clarion.metrics.names import Names, names_as_list
+from clarion.metrics.rows import ArrayRows
+
+__all__ = ["SKLearnMetrics"]
+
+
+class SKLearnMetrics(Metric):
+    """One function of scikit-learn's kind, or several, over everything since the last reset.
+
+    They are called ``func(y_true, y_pred, sample_weight=..., **kwargs)``. All rows are kept in the
+    memory of the host until the next reset, in one array each of predictions, targets and weights.
+    Keeping them waits for the device at every batch, so use it as an epoch metric.
+
+    ``y_true`` may be a pair ``(targets, sample_weight)``.
+
+    Args:
+        funcs: The function or the functions.
+        kwargs: Keyword arguments for the function, or a list of them with one dict per function.
+        names: Names for the logs, one per function; the functions' own if omitted.
+
+    Raises:
+        InvalidArgumentError: If the lists have different lengths; it is a ``ValueError``.
+
+    Example:
+        >>> def share(y_true, y_pred, sample_weight=None):
+        ...     return (y_true == y_pred).mean()
+        >>> metric = SKLearnMetrics(share)
+        >>> metric.update(torch.tensor([1, 0]), torch.tensor([1, 1]))
+        >>> float(metric.compute()["share"])
+        0.5
+    """
+
+    def __init__(
+        self,
+        funcs: Callable[..., Any] | Sequence[Callable[..., Any]],
+        kwargs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        names: Names | None = None,
+    ) -> None:
+        super().__init__()
+        self.funcs = [funcs] if callable(funcs) else list(funcs)
+        if kwargs is None:
+            kwargs = [{}] * len(self.funcs)
+        self.kwargs = [kwargs] if isinstance(kwargs, Mapping) else list(kwargs)
+        given = [func.__name__ for func in self.funcs] if names is None else names_as_list(names)
+        self.__name__ = given
+        for argument, values in (("kwargs", self.kwargs), ("names", given)):
+            if len(values) != len(self.funcs):
+                raise InvalidArgumentError(
+                    f"SKLearnMetrics has {len(self.funcs)} functions and {len(values)} {argument}; "
+                    "it needs one for each."
+                )
+        self.reset()
+
+    def forward(self, y_pred: Any, y_true: Any) -> dict[str, Any]:
+        """Keep the rows of a batch and return the values of that batch alone, by name."""
+        batch = _as_arrays(y_pred, y_true)
+        self._keep(*batch)
+        return self._values(*batch)
+
+    def update(self, y_pred: Any, y_true: Any) -> None:
+        """Keep the rows of a batch."""
+        self._keep(*_as_arrays(y_pred, y_true))
+
+    def compute(self) -> dict[str, Any]:
+        """Return the values over all rows since the last reset, by name.
+
+        Raises:
+            StepError: If there are none; it is a ``RuntimeError``.
+        """
+        if not len(self._y_pred):
+            raise StepError("SKLearnMetrics has seen no rows since it was made or reset.")
+        weights = self._weights.all() if len(self._weights) else None
+        return self._values(self._y_pred.all(), self._y_true.all(), weights)
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        self._y_pred, self._y_true, self._weights = ArrayRows(), ArrayRows(), ArrayRows()
+
+    def _keep(
+        self, y_pred: NDArray[Any], y_true: NDArray[Any], weights: NDArray[Any] | None
+    ) -> None:
+        self._y_pred.append(y_pred)
+        self._y_true.append(y_true)
+        if weights is not None:
+            self._weights.append(weights)
+
+    def _values(
+        self, y_pred: NDArray[Any], y_true: NDArray[Any], weights: NDArray[Any] | None
+    ) -> dict[str, Any]:
+        return {
+            name: func(y_true, y_pred, sample_weight=weights, **kwargs)
+            for name, func, kwargs in zip(self.__name__, self.funcs, self.kwargs, strict=True)
+        }
+
+
+def _as_arrays(y_pred: Any, y_true: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    weights = None
+    if isinstance(y_true, tuple | list):
+        y_true, weights = y_true
+        weights = _as_array(weights).reshape(-1)
+    return _as_array(y_pred), _as_array(y_true), weights
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    if isinstance(value, Tensor):
+        value = value.detach()
+        # numpy has no bfloat16
+        value = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+    return np.asarray(value)
