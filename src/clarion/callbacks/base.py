@@ -25,8 +25,8 @@ class Callback:
             evaluating or predicting.
     """
 
-    model: "Model"
-    params: dict[str, Any]
+    model: "Model" = None  # type: ignore[assignment]  # set before any hook is called
+    params: dict[str, Any] = {}  # noqa: RUF012  # replaced as a whole, never changed
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Receive the parameters of the run."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from clarion.callbacks.base import ADDED_HOOKS, HOOKS, Callback
-from clarion.errors import suggestion
+from clarion.errors import InvalidTypeError, suggestion
 
 if TYPE_CHECKING:
     from clarion.model import Model
@@ -49,6 +49,17 @@ class CallbackList(Callback):
         for method in self._table.get(hook, ()):
             method(*args)
 
+    def announce(self, error: BaseException) -> None:
+        """Call ``on_exception`` of every callback, the later ones even if an earlier one fails.
+
+        The run's own error is what the user has to see, so failures here are added to it as notes.
+        """
+        for method in self._table.get("on_exception", ()):
+            try:
+                method(error)
+            except Exception as failure:
+                error.add_note(f"on_exception of a callback failed too: {failure!r}")
+
     def set_params(self, params: dict[str, Any]) -> None:
         """Hand the parameters of the run to every callback."""
         self.params = params
@@ -62,6 +73,7 @@ class CallbackList(Callback):
             callback.set_model(model)
 
     def _enter(self, callback: Callback) -> None:
+        _check(callback)
         _warn_of_misspelt_hooks(callback)
         for hook in HOOKS:
             if _overrides(callback, hook):
@@ -80,6 +92,19 @@ def _forwarding(hook: str) -> Callable[..., None]:
 
 for _hook in HOOKS:
     setattr(CallbackList, _hook, _forwarding(_hook))
+
+
+def _check(callback: object) -> None:
+    if isinstance(callback, type):
+        raise InvalidTypeError(
+            f"callbacks holds the class {callback.__name__}; it needs an object of it: "
+            f"{callback.__name__}(...)."
+        )
+    if not hasattr(callback, "set_model") or not hasattr(callback, "set_params"):
+        raise InvalidTypeError(
+            f"callbacks holds {callback!r}, a {type(callback).__name__}; it needs objects of "
+            "subclasses of clarion.Callback."
+        )
 
 
 def _overrides(callback: object, hook: str) -> bool:

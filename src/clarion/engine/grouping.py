@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clarion.data.batch import Batch
+from clarion.metrics.base import accumulation_dtype
 
 __all__ = ["group_by_step"]
 
@@ -51,8 +52,9 @@ def _shared(
     whole = total(sum(weights))
     for position, (batch, weight) in enumerate(zip(window, weights, strict=True)):
         if isinstance(weight, Tensor) or isinstance(whole, Tensor):
-            wide = torch.as_tensor(weight).float()
-            batch.share = torch.where(torch.as_tensor(whole) > 0, wide / whole, 0.0)
+            part, all_parts = torch.as_tensor(weight), torch.as_tensor(whole)
+            exact = part.to(accumulation_dtype(all_parts.device))
+            batch.share = torch.where(all_parts > 0, exact / all_parts, 0.0)
         else:
             batch.share = weight / whole if whole else 0.0
         batch.opens_step = position == 0

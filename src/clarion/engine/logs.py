@@ -40,9 +40,11 @@ class Logs(MutableMapping[str, Any]):
         )
 
     def __getitem__(self, key: str) -> Any:
-        if self._pending is not None and key in self._items:
+        value = self._items[key]
+        if value is None and self._pending is not None:
             self._read()
-        return self._items[key]
+            value = self._items[key]
+        return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         if self._pending is not None:
@@ -62,6 +64,10 @@ class Logs(MutableMapping[str, Any]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._items
+
+    def copy(self) -> dict[str, Any]:
+        """Return a plain dict of the same items."""
+        return dict(self._as_dict())
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Mapping):

@@ -198,6 +198,5 @@ def _announced_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if "on_exception" in engine.hooks:
-            engine.hooks.fire("on_exception", error)
+        engine.hooks.announce(error)
         raise

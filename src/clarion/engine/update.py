@@ -41,7 +41,7 @@ class Update:
         """Add the gradients of a loss, weighted by its share of the optimizer step."""
         if isinstance(share, Tensor):
             # A batch without any valid target has share 0 and loss nan, and adds nothing.
-            loss = torch.where(share > 0, loss * share, 0.0)
+            loss = torch.where(share > 0, loss * share.to(loss.dtype), 0.0)
         elif share != 1.0:
             loss = loss * share
         self._precision.backward(loss)

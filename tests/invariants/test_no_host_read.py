@@ -1,0 +1,61 @@
+"""On the path of a batch nobody waits for the device."""
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from clarion import Callback, ClipNorm, Model
+from clarion.engine.grouping import group_by_step
+from clarion.engine.loop import run_pass
+from clarion.engine.stage import TRAIN, VALID
+
+
+class Reader(Callback):
+    """Reads the loss of each batch, which has to wait for the device."""
+
+    def on_train_batch_end(self, batch_number, logs):
+        assert logs["loss"] is not None
+
+
+class Listener(Callback):
+    """Receives the logs of each batch and leaves them unread."""
+
+    def on_train_batch_end(self, batch_number, logs):
+        assert "loss" in logs
+
+
+def run_fake(callbacks=(), batches_per_step=1, stage=TRAIN, **model_options):
+    """Run passes over tensors without data, where every host read raises."""
+    with FakeTensorMode():
+        network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        model = Model(network, "adamw", "cross_entropy", **model_options)
+        engine = model._engine(callbacks, {"epochs": 1, "steps": 4}, trains=True)
+        raw = [(torch.randn(5, 6), torch.randint(0, 3, (5,))) for _ in range(4)]
+        batches = (engine.router.prepare(engine.router.route(r), None) for r in raw)
+        share = group_by_step(batches, batches_per_step, engine.objective.weigh)
+        run_pass(engine, stage, share)
+        return model
+
+
+@pytest.mark.parametrize("batches_per_step", [1, 3])
+@pytest.mark.parametrize("stage", [TRAIN, VALID])
+def test_a_pass_reads_nothing(stage, batches_per_step):
+    metrics = {"batch_metrics": ["accuracy", "top2"], "epoch_metrics": ["f1", "precision"]}
+    run_fake([Listener()], batches_per_step, stage, **metrics)
+
+
+def test_bf16_and_clipping_read_nothing():
+    class Clip(Callback):
+        def on_train_batch_begin(self, batch_number, logs):
+            self.clip = ClipNorm(self.model.network.parameters(), 1.0)
+
+        def on_optimizer_step_begin(self, step):
+            self.clip.on_optimizer_step_begin(step)
+
+    run_fake([Clip()], 2, precision="bf16-mixed", batch_metrics=["accuracy"])
+
+
+def test_reading_the_logs_is_what_waits():
+    with pytest.raises(DataDependentOutputException):
+        run_fake([Reader()])
