@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from clarion.callbacks.base import Callback
 from clarion.errors import CheckpointError, ClarionError
 from clarion.loggers.csv import AtomicCSVLogger, CSVLogger
 
@@ -331,6 +332,64 @@ def test_a_resumed_file_is_that_of_a_training_that_never_stopped(
     drive(logger, model, checkpoint, (5, 1))
     logger.on_train_end({})
     assert resumed.read_text() == straight.read_text()
+
+
+@both
+def test_the_state_follows_the_checkpoint_of_a_model(
+    logger_class, tmp_path, make_model, batches, read_csv, bomb
+):
+    def fit(model, logger, *callbacks, initial_epoch=1):
+        return model.fit_generator(
+            batches,
+            batches,
+            epochs=4,
+            initial_epoch=initial_epoch,
+            verbose=False,
+            callbacks=[Saver(), logger, *callbacks],
+        )
+
+    class Saver(Callback):
+        """Saves before the logger has written the row of the epoch: the order does not matter."""
+
+        def on_epoch_end(self, epoch_number, logs):
+            if epoch_number == 2:
+                state = self.model.train_state([logger]).state_dict()
+                torch.save(state, tmp_path / "state")
+
+    def load(model, logger):
+        state = torch.load(tmp_path / "state", weights_only=False)
+        model.train_state([logger]).load_state_dict(state)
+
+    options = {"batch_granularity": True}
+    logger = logger_class(tmp_path / "straight.csv", **options)
+    fit(make_model(), logger)
+    logger = logger_class(tmp_path / "resumed.csv", **options)
+    with pytest.raises(RuntimeError, match="boom"):
+        fit(make_model(), logger, bomb(14))
+    model, logger = make_model(), logger_class(tmp_path / "resumed.csv", **options)
+    load(model, logger)
+    fit(model, logger, initial_epoch=3)
+    straight, resumed = (read_csv(tmp_path / f"{name}.csv") for name in ("straight", "resumed"))
+    for row in [*straight, *resumed]:
+        del row["time"]
+    assert resumed == straight
+
+
+@both
+def test_resuming_a_training_that_was_complete_keeps_the_file(
+    logger_class, tmp_path, make_model, batches
+):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,time,lr,loss,val_loss\r\n1,0.1,0.1,0.1,\r\n", newline="")
+    before = path.read_bytes()
+    logger = logger_class(path)
+    logger.load_state_dict({"start": 0})
+    model = make_model()
+    model.fit_generator(batches, epochs=1, initial_epoch=2, verbose=False, callbacks=[logger])
+    assert path.read_bytes() == before
+    model.fit_generator(batches, epochs=1, verbose=False, callbacks=[logger])
+    assert path.read_bytes().splitlines()[0] == before.splitlines()[0]
+    assert path.read_bytes() != before
 
 
 def test_a_resumed_file_that_has_gone_begins_anew(tmp_path, make_model, read_csv):

@@ -57,6 +57,23 @@ def test_the_stored_values_of_a_sparse_gradient_count():
     assert gradient_statistics(embedding.weight.grad).tolist() == pytest.approx(naive(dense, ()))
 
 
+@pytest.mark.slow
+def test_a_gradient_in_shards_is_gathered():
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    torch.manual_seed(0)
+    gradient = torch.randn(4, 3)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        sharded = distribute_tensor(gradient, init_device_mesh("cpu", (1,)), [Shard(0)])
+        found = read_statistics([gradient_statistics(sharded, (2.0,))])
+    finally:
+        distributed.destroy_process_group()
+    assert found == [pytest.approx(naive(gradient))]
+
+
 def test_measuring_reads_nothing_from_the_device():
     from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 

@@ -20,7 +20,8 @@ class _RowLogger(Logger):
 
     _rows: Rows | None = None
     _start = 0
-    _resumed = False
+    _resumed = False  # a state was loaded since the last training
+    _continues = False  # the training under way goes on where that state was saved
 
     def __init__(
         self,
@@ -50,7 +51,8 @@ class _RowLogger(Logger):
 
     def _on_train_begin_write(self, logs: Mapping[str, Any]) -> None:
         self._close()
-        if not self._resumed:
+        self._continues, self._resumed = self._resumed, False
+        if not self._continues:
             self._start = len(read_rows(self.filename, self.separator)) if self.append else 0
             self._rows = self._open(self.append)
 
@@ -69,12 +71,11 @@ class _RowLogger(Logger):
 
     def _opened(self, batch_number: int | None) -> Rows:
         if self._rows is None:
-            if self._resumed and os.path.exists(self.filename):
+            if self._continues and os.path.exists(self.filename):
                 rows = read_rows(self.filename, self.separator)
                 keep = _rows_before(rows, self._start, self.epoch_number, batch_number)
                 cut_rows(self.filename, keep, self.separator)
-            self._rows = self._open(append=self._resumed or self.append)
-            self._resumed = False
+            self._rows = self._open(append=self._continues or self.append)
         return self._rows
 
 

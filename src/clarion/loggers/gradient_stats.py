@@ -32,7 +32,9 @@ def gradient_statistics(gradient: Tensor | None, norms: Iterable[float] = ()) ->
     """
     if gradient is None:
         return None
-    values = gradient.detach()
+    # A gradient in shards (FSDP) is gathered; all ranks come here, and the first one logs.
+    gather = getattr(gradient, "full_tensor", gradient.detach)
+    values: Tensor = gather().detach()
     if values.is_sparse:
         values = values.coalesce().values()
     if values.numel() == 0:
