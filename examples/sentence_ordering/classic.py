@@ -10,19 +10,17 @@ give the same numbers.
 from typing import Any
 
 import numpy as np
-from jsonargparse import auto_cli
 from ordering.finish import finish
 from ordering.references import references
 from ordering.schedule import warmup_and_decay
 from ordering.scoring import KendallTau, RankingAccuracy, TargetLogits, ordering_loss
-from ordering.settings import Settings
-from ordering.task import prepare
+from ordering.settings import Settings, from_command_line
+from ordering.task import Task, prepare
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clarion import (
     ClipNorm,
-    LambdaCallback,
     LambdaLR,
     Model,
     ModelBundle,
@@ -30,7 +28,7 @@ from clarion import (
 )
 from clarion.transformers import MetricWrapper, ModelWrapper, TransformerCollator, model_loss
 
-__all__ = ["WithOrderingLoss", "train"]
+__all__ = ["WithOrderingLoss", "make_model", "train"]
 
 
 class WithOrderingLoss(nn.Module):
@@ -52,11 +50,9 @@ class WithOrderingLoss(nn.Module):
         return outputs
 
 
-def train(settings: Settings) -> dict[str, Any]:
-    """Train, or go on training, and return what ``test_results.json`` holds."""
-    settings.claim_directory()
-    task = prepare(settings)
-    model = Model(
+def make_model(task: Task, settings: Settings) -> Model:
+    """Return the network with optimizer, loss and metrics."""
+    return Model(
         ModelWrapper(WithOrderingLoss(task.network)),
         {"optim": "adamw", "lr": settings.lr, "weight_decay": settings.weight_decay},
         model_loss,
@@ -65,6 +61,13 @@ def train(settings: Settings) -> dict[str, Any]:
         device=task.device,
         precision=task.precision,
     )
+
+
+def train(settings: Settings) -> dict[str, Any]:
+    """Train, or go on training, and return what ``test_results.json`` holds."""
+    settings.claim_directory()
+    task = prepare(settings)
+    model = make_model(task, settings)
     experiment = ModelBundle.from_model(
         settings.directory, model, monitor_metric="val_kendall_tau", monitor_mode="max"
     )
@@ -85,8 +88,6 @@ def train(settings: Settings) -> dict[str, Any]:
         epochs=settings.epochs,
         lr_schedulers=[LambdaLR(factor, interval="batch")],
         callbacks=[
-            # Where the order of the texts goes on after a restart.
-            LambdaCallback(on_epoch_begin=lambda epoch, _: task.sampler.set_epoch(epoch)),
             ClipNorm(task.network.parameters(), settings.clip_norm),
             TensorBoardGradientTracker(settings.directory / "tensorboard" / "gradients"),
         ],
@@ -102,4 +103,4 @@ def train(settings: Settings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    train(auto_cli(Settings, as_positional=False))
+    train(from_command_line())

@@ -10,31 +10,27 @@ is to be the sentence's place in the true text.
 from typing import Any
 
 import numpy as np
-from jsonargparse import auto_cli
 from ordering.finish import finish
 from ordering.references import references
 from ordering.schedule import warmup_and_decay
 from ordering.scoring import KendallTau, RankingAccuracy, TargetLogits, ordering_loss
-from ordering.settings import Settings
-from ordering.task import prepare
+from ordering.settings import Settings, from_command_line
+from ordering.task import Task, prepare
 
 from clarion import (
     ClipNorm,
-    LambdaCallback,
     LambdaLR,
     Model,
     ModelBundle,
     TensorBoardGradientTracker,
 )
 
-__all__ = ["train"]
+__all__ = ["make_model", "train"]
 
 
-def train(settings: Settings) -> dict[str, Any]:
-    """Train, or go on training, and return what ``test_results.json`` holds."""
-    settings.claim_directory()
-    task = prepare(settings)
-    model = Model(
+def make_model(task: Task, settings: Settings) -> Model:
+    """Return the network with optimizer, loss and metrics."""
+    return Model(
         task.network,
         {"optim": "adamw", "lr": settings.lr, "weight_decay": settings.weight_decay},
         ordering_loss,
@@ -43,6 +39,13 @@ def train(settings: Settings) -> dict[str, Any]:
         device=task.device,
         precision=task.precision,
     )
+
+
+def train(settings: Settings) -> dict[str, Any]:
+    """Train, or go on training, and return what ``test_results.json`` holds."""
+    settings.claim_directory()
+    task = prepare(settings)
+    model = make_model(task, settings)
     experiment = ModelBundle.from_model(
         settings.directory, model, monitor_metric="val_kendall_tau", monitor_mode="max"
     )
@@ -59,8 +62,6 @@ def train(settings: Settings) -> dict[str, Any]:
         epochs=settings.epochs,
         lr_schedulers=[LambdaLR(factor, interval="batch")],
         callbacks=[
-            # Where the order of the texts goes on after a restart.
-            LambdaCallback(on_epoch_begin=lambda epoch, _: task.sampler.set_epoch(epoch)),
             ClipNorm(task.network.parameters(), settings.clip_norm),
             TensorBoardGradientTracker(settings.directory / "tensorboard" / "gradients"),
         ],
@@ -78,4 +79,4 @@ def train(settings: Settings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    train(auto_cli(Settings, as_positional=False))
+    train(from_command_line())

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jsonargparse import ArgumentParser
+
 from clarion.errors import InvalidArgumentError
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "from_command_line"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Settings:
         batch_size: Texts in a batch.
         lr: The highest learning rate. It rises to this linearly and falls to 0 linearly.
         warmup: The share of the steps in which it rises.
-        weight_decay: AdamW's weight decay.
+        weight_decay: How strongly AdamW pulls the weights towards 0.
         clip_norm: The largest norm of the gradient; larger ones are scaled down to it.
         precision: The arithmetic; "auto" takes bfloat16 where the device computes in it.
         steps_per_epoch: About how many optimizer steps make an epoch. After each one the network
@@ -120,3 +123,17 @@ class Settings:
                 f"{self.directory} holds a run with {', '.join(other)}. Choose another "
                 "--directory, give the same arguments to go on, or remove it."
             )
+
+
+def from_command_line(arguments: Sequence[str] | None = None) -> Settings:
+    """Return the settings that the command line asks for; ``--help`` explains them.
+
+    Args:
+        arguments: The arguments; those of this process if None.
+    """
+    parser = ArgumentParser(description=str(Settings.__doc__).split("\n\n    Args:")[0])
+    parser.add_argument("--config", action="config", help="A YAML file of these arguments.")
+    parser.add_class_arguments(Settings)
+    chosen = parser.parse_args(arguments).as_dict()
+    chosen.pop("config")
+    return Settings(**chosen)
