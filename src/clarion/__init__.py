@@ -34,6 +34,9 @@ _MODULES = {
     "clarion.callbacks.progress_bar": "ProgressBar",
     "clarion.callbacks.progress_line": "ColorProgress",
     "clarion.callbacks.terminate_on_nan": "TerminateOnNaN",
+    "clarion.checkpoints.random": (
+        "load_random_states save_random_states set_deterministic_debug_mode set_seeds"
+    ),
     "clarion.console": "is_in_jupyter_notebook",
     "clarion.data.batch": "Batch",
     "clarion.data.bucketing": "LengthBucketBatchSampler",
@@ -41,15 +44,14 @@ _MODULES = {
     "clarion.data.nested": "numpy_to_torch torch_apply torch_to torch_to_numpy",
     "clarion.data.size": "get_batch_size warning_settings",
     "clarion.engine.optimizers": "get_optimizer",
-    "clarion.engine.random": (
-        "load_random_states save_random_states set_deterministic_debug_mode set_seeds"
-    ),
     "clarion.errors": (
         "CheckpointError ClarionError DataError InvalidArgumentError InvalidTypeError "
         "LengthMismatchError MissingDependencyError MissingFileError MissingMonitorError "
         "NonFiniteError StepError UnknownArgumentError UnknownNameError"
     ),
+    "clarion.experiment.experiment": "Experiment ModelBundle",
     "clarion.experiment.plotting": "plot_history plot_metric",
+    "clarion.layers.lambda_": "Lambda",
     "clarion.loggers.base": "Logger",
     "clarion.loggers.csv": "AtomicCSVLogger CSVLogger",
     "clarion.loggers.gradient_trackers": (
@@ -66,16 +68,23 @@ _MODULES = {
     "clarion.metrics.accuracy": (
         "Accuracy BatchMetric BinaryAccuracy TopKAccuracy acc bin_acc top1 topk"
     ),
+    "clarion.metrics.auroc": "AUROC",
     "clarion.metrics.base": "Metric StreamingMetric",
     "clarion.metrics.decomposable": "DecomposableMetric convert_decomposable_metric_to_object",
+    "clarion.metrics.fscore": "BinaryF1 BinaryPrecision BinaryRecall F1 FBeta Precision Recall",
+    "clarion.metrics.indexed": "IndexedArgumentMetric",
+    "clarion.metrics.kendall": "KendallTau",
     "clarion.metrics.names": (
         "camel_to_snake clean_metric_class_name clean_metric_func_name flatten_metric_names "
         "get_callables_and_names get_names_of_metric rename_doubles rename_doubles_from_list"
     ),
+    "clarion.metrics.perplexity": "Perplexity",
     "clarion.metrics.registry": (
         "do_register_metric_class do_register_metric_func get_metric metric_classes_dict "
         "metric_funcs_dict register_metric_class register_metric_func unregister_metric_class"
     ),
+    "clarion.metrics.regression": "MeanAbsoluteError MeanSquaredError R2 RootMeanSquaredError",
+    "clarion.metrics.sklearn_metrics": "SKLearnMetrics",
     "clarion.model": "Model",
 }
 """Where each public name lives; `__init__.pyi` says the same to type checkers."""

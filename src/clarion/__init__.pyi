@@ -56,6 +56,12 @@ from clarion.callbacks.progress import (
 from clarion.callbacks.progress_bar import ProgressBar as ProgressBar
 from clarion.callbacks.progress_line import ColorProgress as ColorProgress
 from clarion.callbacks.terminate_on_nan import TerminateOnNaN as TerminateOnNaN
+from clarion.checkpoints.random import (
+    load_random_states as load_random_states,
+    save_random_states as save_random_states,
+    set_deterministic_debug_mode as set_deterministic_debug_mode,
+    set_seeds as set_seeds,
+)
 from clarion.console import is_in_jupyter_notebook as is_in_jupyter_notebook
 from clarion.data.batch import Batch as Batch
 from clarion.data.bucketing import LengthBucketBatchSampler as LengthBucketBatchSampler
@@ -68,12 +74,6 @@ from clarion.data.nested import (
 )
 from clarion.data.size import get_batch_size as get_batch_size, warning_settings as warning_settings
 from clarion.engine.optimizers import get_optimizer as get_optimizer
-from clarion.engine.random import (
-    load_random_states as load_random_states,
-    save_random_states as save_random_states,
-    set_deterministic_debug_mode as set_deterministic_debug_mode,
-    set_seeds as set_seeds,
-)
 from clarion.errors import (
     CheckpointError as CheckpointError,
     ClarionError as ClarionError,
@@ -89,7 +89,9 @@ from clarion.errors import (
     UnknownArgumentError as UnknownArgumentError,
     UnknownNameError as UnknownNameError,
 )
+from clarion.experiment.experiment import Experiment as Experiment, ModelBundle as ModelBundle
 from clarion.experiment.plotting import plot_history as plot_history, plot_metric as plot_metric
+from clarion.layers.lambda_ import Lambda as Lambda
 from clarion.loggers.base import Logger as Logger
 from clarion.loggers.csv import AtomicCSVLogger as AtomicCSVLogger, CSVLogger as CSVLogger
 from clarion.loggers.gradient_trackers import (
@@ -121,11 +123,23 @@ from clarion.metrics.accuracy import (
     top1 as top1,
     topk as topk,
 )
+from clarion.metrics.auroc import AUROC as AUROC
 from clarion.metrics.base import Metric as Metric, StreamingMetric as StreamingMetric
 from clarion.metrics.decomposable import (
     DecomposableMetric as DecomposableMetric,
     convert_decomposable_metric_to_object as convert_decomposable_metric_to_object,
 )
+from clarion.metrics.fscore import (
+    F1 as F1,
+    BinaryF1 as BinaryF1,
+    BinaryPrecision as BinaryPrecision,
+    BinaryRecall as BinaryRecall,
+    FBeta as FBeta,
+    Precision as Precision,
+    Recall as Recall,
+)
+from clarion.metrics.indexed import IndexedArgumentMetric as IndexedArgumentMetric
+from clarion.metrics.kendall import KendallTau as KendallTau
 from clarion.metrics.names import (
     camel_to_snake as camel_to_snake,
     clean_metric_class_name as clean_metric_class_name,
@@ -136,6 +150,7 @@ from clarion.metrics.names import (
     rename_doubles as rename_doubles,
     rename_doubles_from_list as rename_doubles_from_list,
 )
+from clarion.metrics.perplexity import Perplexity as Perplexity
 from clarion.metrics.registry import (
     do_register_metric_class as do_register_metric_class,
     do_register_metric_func as do_register_metric_func,
@@ -146,4 +161,11 @@ from clarion.metrics.registry import (
     register_metric_func as register_metric_func,
     unregister_metric_class as unregister_metric_class,
 )
+from clarion.metrics.regression import (
+    R2 as R2,
+    MeanAbsoluteError as MeanAbsoluteError,
+    MeanSquaredError as MeanSquaredError,
+    RootMeanSquaredError as RootMeanSquaredError,
+)
+from clarion.metrics.sklearn_metrics import SKLearnMetrics as SKLearnMetrics
 from clarion.model import Model as Model

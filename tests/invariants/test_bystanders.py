@@ -6,15 +6,14 @@ import io
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
-from torch.utils.data import TensorDataset as TorchTensorDataset
+from torch.utils.data import DataLoader, TensorDataset as TorchTensorDataset
 
 from clarion import BestModelRestore, CSVLogger, EarlyStopping, MemoryGradientLogger, Model
 
 N, D = 67, 4
 
 
-def train(*, validation=None, make_callbacks=lambda: [], verbose=False, metrics=()):
+def train(*, validation=None, make_callbacks=list, verbose=False, metrics=()):
     torch.manual_seed(5)
     x = torch.randn(N, D)
     y = (x.sum(1) > 0).long()

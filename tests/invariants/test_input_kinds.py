@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data import TensorDataset as TorchTensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset as TorchTensorDataset
 
 from clarion import Model, TensorDataset, set_seeds
 

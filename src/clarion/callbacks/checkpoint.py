@@ -9,6 +9,7 @@ from clarion.callbacks.base import HOOKS
 from clarion.callbacks.lr_scheduler import _PyTorchLRSchedulerWrapper
 from clarion.callbacks.memory import check_keys
 from clarion.callbacks.periodic import PeriodicSaveCallback, SaveOptions
+from clarion.checkpoints.random import load_random_states, save_random_states
 from clarion.checkpoints.weights import load_state, save_state
 from clarion.errors import CheckpointError, InvalidTypeError, quoted
 
@@ -62,14 +63,10 @@ class RandomStatesCheckpoint(PeriodicSaveCallback):
 
     def save_file(self, fd: IO[bytes], epoch_number: int, logs: dict[str, Any]) -> None:
         """Save the random states."""
-        from clarion.engine.random import save_random_states
-
         save_random_states(fd)
 
     def restore(self, fd: IO[bytes]) -> None:
         """Load the random states."""
-        from clarion.engine.random import load_random_states
-
         load_random_states(fd)
 
 

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from clarion.checkpoints.random import preserved_random_state
 from clarion.data.batch import Batch
 from clarion.data.loaders import take
 from clarion.engine.engine import Engine
 from clarion.engine.grouping import group_by_step
 from clarion.engine.logs import Logs, to_floats
-from clarion.engine.random import preserved_random_state
 from clarion.engine.stage import TRAIN, VALID, Stage
 from clarion.engine.step import Output, predict_step, score_step, train_step
 
 __all__ = ["Source", "Training", "fit", "run_pass", "run_stage"]
 
-Keep = Callable[[Batch, Output], None]
+_Keep = Callable[[Batch, Output], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
 
 
 def run_stage(
-    engine: Engine, stage: Stage, source: Source, keep: Keep | None = None
+    engine: Engine, stage: Stage, source: Source, keep: _Keep | None = None
 ) -> dict[str, Any]:
     """Evaluate or predict: one pass between the hooks of its stage, errors announced."""
     with _announced_errors(engine):
@@ -86,7 +86,7 @@ def run_stage(
 
 
 def run_pass(
-    engine: Engine, stage: Stage, batches: Iterable[Batch], keep: Keep | None = None
+    engine: Engine, stage: Stage, batches: Iterable[Batch], keep: _Keep | None = None
 ) -> None:
     """Run every batch through the stage's step; the only loop over batches.
 
@@ -151,7 +151,7 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
 
 
 def _hooked_pass(
-    engine: Engine, stage: Stage, source: Source, keep: Keep | None = None
+    engine: Engine, stage: Stage, source: Source, keep: _Keep | None = None
 ) -> dict[str, Any]:
     start = perf_counter()
     engine.hooks.fire(stage.begin, {})

@@ -67,8 +67,8 @@ def plot_history(
     if axes is None:
         pairs = [plt.subplots(**(fig_kwargs or {})) for _ in metrics]
         figures, axes = [figure for figure, _ in pairs], [ax for _, ax in pairs]
-    axes = _one_each("axes", axes, metrics)
-    for metric, label, title, ax in zip(metrics, labels, titles, axes, strict=True):
+    listed = _one_each("axes", axes, metrics)
+    for metric, label, title, ax in zip(metrics, labels, titles, listed, strict=True):
         plot_metric(history, metric, label=label, title=title, ax=ax)
         if save:
             stem = save_filename_template.format(metric=metric)
@@ -78,7 +78,7 @@ def plot_history(
     if close if close is not None else stream_kind() != "notebook":
         for figure in figures:
             plt.close(figure)
-    return figures, list(axes)
+    return figures, axes
 
 
 def plot_metric(

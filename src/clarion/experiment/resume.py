@@ -12,10 +12,10 @@ from clarion.callbacks.checkpoint import LRSchedulerCheckpoint, ModelCheckpoint
 from clarion.callbacks.early_stopping import EarlyStopping
 from clarion.checkpoints.apply import apply_weights
 from clarion.checkpoints.manifest import NewerFormatError, environment
+from clarion.checkpoints.random import load_random_states
 from clarion.checkpoints.reader import Checkpoint, read_newest
 from clarion.checkpoints.weights import load_state
 from clarion.console import say
-from clarion.engine.random import load_random_states
 from clarion.errors import CheckpointError
 from clarion.experiment.directory import ExperimentDirectory
 from clarion.experiment.history import best_row, cut_log, read_log

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from clarion.checkpoints.files import replace_file
+from clarion.checkpoints.random import set_seeds
 from clarion.console import is_first_rank, say
-from clarion.engine.random import set_seeds
 from clarion.errors import InvalidArgumentError
 from clarion.experiment.arguments import check_arguments
 from clarion.experiment.history import Row

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clarion.callbacks.base import Callback
+from clarion.checkpoints.random import RandomState
 from clarion.checkpoints.structure import encode
 from clarion.checkpoints.writer import write_checkpoint
 from clarion.console import is_first_rank
-from clarion.engine.random import RandomState
 from clarion.engine.state import TrainState
 from clarion.errors import CheckpointError
 from clarion.experiment.loaders import LoaderState

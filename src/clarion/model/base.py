@@ -8,6 +8,7 @@ from torch import nn
 
 from clarion.callbacks.base import Callback
 from clarion.callbacks.hooks import CallbackList
+from clarion.checkpoints.random import RandomState
 from clarion.data.batch import Batch
 from clarion.data.routing import TARGET_KEYS, Router
 from clarion.distributed.single import Single
@@ -16,7 +17,6 @@ from clarion.engine.engine import Engine
 from clarion.engine.objective import Objective
 from clarion.engine.optimizers import get_optimizer, use_fused_update
 from clarion.engine.precision import make_precision
-from clarion.engine.random import RandomState
 from clarion.engine.state import Progress, TrainState, callback_states
 from clarion.engine.update import Update
 from clarion.errors import InvalidArgumentError, InvalidTypeError
@@ -52,8 +52,8 @@ class ModelBase:
         self.network = network
         self.optimizer = get_optimizer(optimizer, network)
         self._built_optimizer = self.optimizer if self.optimizer is not optimizer else None
-        self.loss_function = loss_function
         self._objective = Objective(loss_function, prediction_key)
+        self.loss_function = None if loss_function is None else self._objective.metric
         batch, batch_names, epoch, epoch_names = wrap_metrics(batch_metrics, epoch_metrics)
         self._metrics = MetricSet(self._objective.metric, batch, batch_names, epoch, epoch_names)
         self._router = Router(
@@ -70,6 +70,7 @@ class ModelBase:
         self.other_device: Any = None
         self.progress = Progress()
         self.stop_immediately = False
+        self.validates = False
 
     @property
     def batch_metrics(self) -> list[Any]:

@@ -8,7 +8,7 @@ import torch
 
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
-from clarion.data.loaders import check_steps, dataset_loader, num_batches
+from clarion.data.loaders import check_iterable, check_steps, dataset_loader, num_batches
 from clarion.data.nested import torch_apply, torch_to_numpy
 from clarion.engine.logs import to_floats
 from clarion.engine.loop import Source, run_stage
@@ -236,7 +236,7 @@ class Evaluation(Fitting):
         callbacks: list[Callback],
     ) -> Any:
         check_steps("steps", steps)
-        self._check_iterable("generator", loader)
+        check_iterable("generator", loader)
         steps = num_batches(loader) if steps is None else steps
         collector = Collector(
             predictions=return_pred,

@@ -3,23 +3,23 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from clarion.arguments import checked_arguments
+from clarion.arguments import check_whole_number, checked_arguments
 from clarion.callbacks.base import Callback
 from clarion.data.loaders import (
     any_loader,
     array_loader,
+    check_iterable,
     check_steps,
     dataset_loader,
     num_batches,
 )
 from clarion.engine.loop import Source, Training, fit
 from clarion.engine.optimizers import place_optimizer_state
-from clarion.errors import InvalidArgumentError
 from clarion.model.base import ModelBase
 
 __all__ = ["Fitting", "loader_of"]
 
-History = list[dict[str, Any]]
+_History = list[dict[str, Any]]
 
 _ORDERING = ("shuffle", "sampler", "batch_sampler")
 
@@ -44,7 +44,7 @@ class Fitting(ModelBase):
         progress_options: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
-    ) -> History:
+    ) -> _History:
         """Train on arrays, shuffled anew in each epoch, and return the history.
 
         Args:
@@ -104,7 +104,7 @@ class Fitting(ModelBase):
         num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
-    ) -> History:
+    ) -> _History:
         """Train on a dataset, shuffled anew in each epoch, and return the history.
 
         Args:
@@ -154,7 +154,7 @@ class Fitting(ModelBase):
         verbose: bool = True,
         progress_options: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
-    ) -> History:
+    ) -> _History:
         """Train on the batches of an iterable and return the history.
 
         Args:
@@ -198,23 +198,25 @@ class Fitting(ModelBase):
         batches_per_step: int,
         initial_epoch: int,
         callbacks: list[Callback],
-    ) -> History:
+    ) -> _History:
         check_steps("steps_per_epoch", steps_per_epoch)
         check_steps("validation_steps", validation_steps)
         check_steps("batches_per_step", batches_per_step)
-        _check_epochs(epochs, initial_epoch)
-        self._check_iterable("train_generator", train)
+        check_whole_number("epochs", epochs, 0)
+        check_whole_number("initial_epoch", initial_epoch, 1)
+        check_iterable("train_generator", train)
         steps = num_batches(train) if steps_per_epoch is None else steps_per_epoch
         params: dict[str, Any] = {"epochs": epochs, "steps": steps}
         valid_steps = validation_steps
         if valid is not None:
-            self._check_iterable("valid_generator", valid)
+            check_iterable("valid_generator", valid)
             if valid_steps is None:
                 known = num_batches(valid)
                 valid_steps = steps_per_epoch if known is None else known
         if valid_steps is not None:
             params["valid_steps"] = valid_steps
         self._begin(initial_epoch)
+        self.validates = valid is not None
         engine = self._engine(callbacks, params, trains=True)
         place_optimizer_state(self.optimizer)
         training = Training(
@@ -234,27 +236,9 @@ class Fitting(ModelBase):
             self.progress.epoch, self.progress.step = initial_epoch - 1, 0
         self.progress.batch = 0
 
-    @staticmethod
-    def _check_iterable(name: str, loader: Any) -> None:
-        if not hasattr(loader, "__iter__"):
-            raise InvalidArgumentError(
-                f"{name} is a {type(loader).__name__}, which cannot be iterated over. Pass a "
-                "DataLoader, a list of batches, or a generator; arrays go to fit, datasets to "
-                "fit_dataset."
-            )
-
 
 def loader_of(x: Any, y: Any, names: tuple[str, str], options: dict[str, Any]) -> Any:
     """Return a loader over inputs and targets, or over what carries both."""
     if y is None:
         return any_loader(x, names[0], **options)
     return array_loader({names[0]: x, names[1]: y}, **options)
-
-
-def _check_epochs(epochs: int, initial_epoch: int) -> None:
-    for name, value in (("epochs", epochs), ("initial_epoch", initial_epoch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < (name != "epochs"):
-            least = 0 if name == "epochs" else 1
-            raise InvalidArgumentError(
-                f"{name} is {value!r}; it must be a whole number of at least {least}."
-            )

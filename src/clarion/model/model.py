@@ -38,6 +38,7 @@ class Model(Weights):
     Attributes:
         stop_training: Set to True by a callback to end the training after the epoch.
         stop_immediately: Set to True beside it to leave out the rest of the epoch's train batches.
+        validates: Whether the training under way, or the last one, has validation data.
         progress: Epochs and optimizer steps done.
 
     Raises:

@@ -7,7 +7,14 @@ import torch
 
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
-from clarion.data.loaders import any_loader, array_loader, check_steps, dataset_loader, num_batches
+from clarion.data.loaders import (
+    any_loader,
+    array_loader,
+    check_iterable,
+    check_steps,
+    dataset_loader,
+    num_batches,
+)
 from clarion.data.nested import torch_to_numpy
 from clarion.engine.loop import Source, run_stage
 from clarion.engine.stage import PREDICT
@@ -171,7 +178,7 @@ class Prediction(Evaluation):
         callbacks: list[Callback],
     ) -> Any:
         check_steps("steps", steps)
-        self._check_iterable("generator", loader)
+        check_iterable("generator", loader)
         steps = num_batches(loader) if steps is None else steps
         collector = Collector(
             predictions=True,

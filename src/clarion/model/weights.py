@@ -20,13 +20,13 @@ from clarion.model.prediction import Prediction
 
 __all__ = ["Weights"]
 
-File = str | os.PathLike[str] | IO[bytes]
+_File = str | os.PathLike[str] | IO[bytes]
 
 
 class Weights(Prediction):
     """Saving, loading and moving."""
 
-    def save_weights(self, f: File) -> None:
+    def save_weights(self, f: _File) -> None:
         """Save the network's ``state_dict``.
 
         Args:
@@ -35,7 +35,7 @@ class Weights(Prediction):
         """
         save_state(self.network.state_dict(), f)
 
-    def load_weights(self, f: File, strict: bool = True) -> Any:
+    def load_weights(self, f: _File, strict: bool = True) -> Any:
         """Load a ``state_dict`` into the network, without running any code of the file.
 
         Args:
@@ -51,11 +51,11 @@ class Weights(Prediction):
         """
         return apply_weights(self.network, load_state(f), strict=strict, source=f)
 
-    def save_optimizer_state(self, f: File) -> None:
+    def save_optimizer_state(self, f: _File) -> None:
         """Save the optimizer's ``state_dict``; ``f`` is a path or a binary file object."""
         save_state(self._own_optimizer().state_dict(), f)
 
-    def load_optimizer_state(self, f: File) -> None:
+    def load_optimizer_state(self, f: _File) -> None:
         """Load the optimizer's ``state_dict``; ``f`` is a path or a binary file object.
 
         Raises:
