@@ -31,6 +31,7 @@ autodoc_class_signature = "mixed"
 python_use_unqualified_type_names = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_custom_sections = [("Source", "notes_style"), ("Shape", "notes_style")]
 viewcode_line_numbers = True
 
