@@ -5,7 +5,7 @@ from unittest.mock import MagicMock, Mock
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -312,3 +312,26 @@ def test_it_can_be_pickled():
     assert copy.compute().tolist() == metric.compute().tolist()
     copy(torch.ones(2, 3), torch.tensor([0, 1]))
     assert copy.sums[-1] == 3
+
+
+def test_an_output_whose_memory_is_used_again():
+    reused = torch.zeros(())
+
+    def loss(y_pred, y_true):
+        return reused.copy_(y_pred.mean())
+
+    metric = DecomposableMetric(loss, "loss", weight=lambda y_pred, y_true: torch.tensor(1))
+    for number in range(130):
+        metric(torch.tensor([float(number)]), torch.tensor([0]))
+    assert metric.compute().tolist() == [129 / 2]
+
+
+def test_weights_may_be_numbers_and_tensors_in_turn():
+    weights = iter([torch.tensor(1), 2, torch.tensor(3.0), 0, torch.tensor(0)])
+    metric = DecomposableMetric(
+        lambda y_pred, y_true: (y_pred, y_pred + 1), ["a", "b"], weight=lambda *_: next(weights)
+    )
+    for value in (1.0, 2.0, 3.0, torch.nan, torch.nan):
+        metric(torch.tensor(value), torch.tensor([0]))
+    assert metric.compute().tolist() == [14 / 6, 20 / 6]
+    assert metric.sums.tolist() == [14.0, 20.0, 6.0]

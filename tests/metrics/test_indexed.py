@@ -1,6 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 
 from clarion.metrics import F1, DecomposableMetric, IndexedArgumentMetric
 from clarion.metrics.weighting import target_weight

@@ -1,6 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from clarion.metrics import Perplexity

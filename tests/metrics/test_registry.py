@@ -1,6 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 
 import clarion.metrics.registry as registry
 from clarion.errors import InvalidTypeError, UnknownNameError

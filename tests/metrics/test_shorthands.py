@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 
 from clarion.metrics import F1, BinaryF1, BinaryPrecision, BinaryRecall, Precision, Recall
 from clarion.metrics.decomposable import DecomposableMetric

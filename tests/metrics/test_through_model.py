@@ -5,7 +5,7 @@ from unittest.mock import MagicMock, Mock, call
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 import torchmetrics
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn

@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 from torch import nn
 
 from clarion.metrics import Accuracy, DecomposableMetric

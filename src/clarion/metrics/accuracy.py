@@ -162,8 +162,8 @@ class _Matches(BatchMetric, StreamingMetric):
 
     def conclude(self, sums: Tensor) -> Tensor:
         """Return the percentage, or 100 for each target met with ``reduction="sum"``."""
-        met = sums[0] * 100
-        return met if self.reduction == "sum" else met / sums[1]
+        met, counted = sums.unbind()
+        return met * 100 if self.reduction == "sum" else met * 100 / counted
 
 
 @register_metric_class("acc", "accuracy")
@@ -254,7 +254,9 @@ def _best_matches(y_pred: Tensor, y_true: Tensor, ignore_index: int) -> tuple[Te
     best = y_pred.argmax(1)
     y_true = aligned(y_true, best, y_pred)
     counts = y_true != ignore_index
-    return (best == y_true) & counts, counts
+    met = best == y_true
+    # An ignored label that is no class is met by nothing.
+    return met & counts if 0 <= ignore_index < y_pred.shape[1] else met, counts
 
 
 def _topk_matches(
@@ -286,10 +288,10 @@ def _percentage(met: Tensor, counts: Tensor | None, reduction: Reduction) -> Ten
 
 def _tallied(met: Tensor, counts: Tensor | None) -> Tensor:
     dtype = accumulation_dtype(met.device)
-    number = met.sum(dtype=dtype)
     if counts is None:
+        number = met.sum(dtype=dtype)
         return torch.stack([number, torch.full_like(number, met.numel())])
-    return torch.stack([number, counts.sum(dtype=dtype)])
+    return torch.stack([met, counts]).reshape(2, -1).sum(1, dtype=dtype)
 
 
 def _register_topk(k: int) -> None:

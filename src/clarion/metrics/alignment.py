@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clarion.errors import DataError

@@ -16,6 +16,8 @@ from clarion.metrics.weighting import TargetWeight, Weight, target_weight, weigh
 
 __all__ = ["DecomposableMetric", "convert_decomposable_metric_to_object", "is_stateful"]
 
+_FOLD_AFTER = 64  # batches
+
 
 class DecomposableMetric(Metric):
     """The weighted mean over batches of what a function returns for each of them.
@@ -76,6 +78,7 @@ class DecomposableMetric(Metric):
 
     def reset(self) -> None:
         """Forget all batches."""
+        self._pending: list[tuple[Tensor, Tensor]] = []
         self._total: Tensor | None = None
         self._weight: int | float | Tensor = 0
 
@@ -85,6 +88,8 @@ class DecomposableMetric(Metric):
 
         Shape (number of names + 1,). Sums of several ranks add up, and may be put back.
         """
+        if self._pending:
+            self._fold()
         if self._total is None:
             return None
         weight = torch.as_tensor(self._weight, dtype=self._total.dtype, device=self._total.device)
@@ -98,19 +103,32 @@ class DecomposableMetric(Metric):
 
     def _accumulate(self, output: Any, weight: int | float | Tensor) -> None:
         value = self._values(output)
+        if isinstance(weight, Tensor):
+            # Some batches are folded into the sums at once: operations on one number cost as much
+            # as on many. A copy, since a network or function may reuse the memory of its output.
+            copy = value.to(accumulation_dtype(value.device), copy=True)
+            self._pending.append((copy, weight))
+            if len(self._pending) == _FOLD_AFTER:
+                self._fold()
+        elif weight:
+            self._total = torch.add(self._total_like(value), value, alpha=weight)
+            self._weight = self._weight + weight
+
+    def _fold(self) -> None:
+        values, weights = zip(*self._pending, strict=True)
+        self._pending = []
+        value, weight = torch.stack(values), torch.stack(weights).to(values[0])
+        shaped = weight.reshape(-1, *[1] * (value.ndim - 1))
+        # The mean over nothing is nan: it counts nothing and must not spoil the sum.
+        parts = torch.where(shaped > 0, value * shaped, 0.0)
+        self._total = self._total_like(values[0]) + parts.sum(0)
+        self._weight = self._weight + weight.sum()
+
+    def _total_like(self, value: Tensor) -> Tensor:
         if self._total is None:
             dtype = accumulation_dtype(value.device)
-            self._total = torch.zeros(value.shape, dtype=dtype, device=value.device)
-        elif self._total.device != value.device:
-            self._total = self._total.to(value.device)
-        # The mean over nothing is nan: it counts nothing and must not spoil the sum.
-        if isinstance(weight, Tensor):
-            weight = weight.to(self._total.dtype)
-            part = value.to(self._total.dtype) * weight
-            self._total = self._total + torch.where(weight > 0, part, 0.0)
-        elif weight:
-            self._total = torch.add(self._total, value, alpha=weight)
-        self._weight = self._weight + weight
+            return torch.zeros(value.shape, dtype=dtype, device=value.device)
+        return self._total if self._total.device == value.device else self._total.to(value.device)
 
     def _values(self, output: Any) -> Tensor:
         if isinstance(output, Tensor) and output.ndim == 0 and len(self.names) == 1:

@@ -12,7 +12,7 @@ from clarion.errors import DataError, InvalidArgumentError, StepError, quoted, s
 from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.names import Names, names_as_list
 from clarion.metrics.registry import register_metric_class
-from clarion.metrics.shapes import aligned, check_labels, same_but_ones, split_mask
+from clarion.metrics.shapes import aligned, check_labels, is_readable, same_but_ones, split_mask
 
 __all__ = [
     "F1",
@@ -99,46 +99,38 @@ class FBeta(StreamingMetric):
         self.__name__ = self._names(names)
 
     def tally(self, y_pred: Any, y_true: Any) -> Tensor:
-        """Return true positives, predictions and targets per class, shape (3, C + 2).
+        """Return true positives, predictions and targets per class, shape (3, C + 3).
 
-        The last two columns count what is ignored, and labels that are no class.
+        The classes stand in columns 1 to C; column 0 counts negative labels, the last but one
+        labels beyond the last class, the last one what is ignored.
         """
         with _determinism(self.make_deterministic):
-            labels, predicted, counts, num_classes = self._read(y_pred, y_true)
-            check_labels(labels, counts, num_classes)
-            ignored, wrong = num_classes, num_classes + 1
-            is_class = (labels >= 0) & (labels < num_classes)
-            label_bins = torch.where(is_class, labels.long(), wrong)
-            hit = counts & (labels == predicted)
-            bins = torch.stack(
-                [
-                    torch.where(hit, label_bins, ignored),
-                    torch.where(counts, predicted, ignored),
-                    torch.where(counts, label_bins, ignored),
-                ]
-            )
-            return _count(bins.reshape(3, -1), num_classes + 2)
+            labels, predicted, skipped, num_classes = self._read(y_pred, y_true)
+            num_bins, ignored = num_classes + 3, num_classes + 2
+            true_bins = labels.clamp(-1, num_classes).long() + 1
+            missed = (labels != predicted) | skipped
+            bins = [
+                true_bins.masked_fill(missed, ignored),
+                (predicted + (num_bins + 1)).masked_fill(skipped, ignored + num_bins),
+                (true_bins + 2 * num_bins).masked_fill(skipped, ignored + 2 * num_bins),
+            ]
+            tallied = _count(bins, 3 * num_bins).reshape(3, num_bins)
+        if is_readable(tallied) and bool(_num_wrong(tallied)):
+            check_labels(labels, ~skipped, num_classes)
+        return tallied
 
     def conclude(self, sums: Tensor) -> Tensor:
         """Return the value, shape (), or F-score, precision and recall, shape (3,).
 
         It is nan if a label was no class.
         """
-        met, predicted, true = sums[:, :-2]
-        present = (predicted + true) > 0
+        counted = sums[:, 1:-2]
         if self.average == "micro":
-            met, predicted, true = met.sum(), predicted.sum(), true.sum()
-        weight = self.beta**2
-        scores = torch.stack(
-            [
-                _ratio((1 + weight) * met, weight * true + predicted),
-                _ratio(met, predicted),
-                _ratio(met, true),
-            ]
-        )
-        scores = self._averaged(scores, present)
-        scores = torch.where(sums[2, -1] > 0, torch.nan, scores)
-        return scores if self.metric is None else scores[_METRICS.index(self.metric)]
+            counted = counted.sum(1)
+        chosen = _METRICS if self.metric is None else (self.metric,)
+        values = torch.stack([self._averaged(self._score(name, counted), sums) for name in chosen])
+        values = torch.where(_num_wrong(sums) > 0, torch.nan, values)
+        return values if self.metric is None else values[0]
 
     def compute(self) -> float | list[float]:
         """Return the value as a float, or F-score, precision and recall as a list of floats.
@@ -152,16 +144,17 @@ class FBeta(StreamingMetric):
                 f"{type(self).__name__} has seen no batch since it was made or reset: call it, or "
                 "its update, before compute."
             )
-        if bool(self.sums[2, -1] > 0):
+        wrong = int(_num_wrong(self.sums))
+        if wrong:
             raise DataError(
-                f"{type(self).__name__}: the targets held {int(self.sums[2, -1])} labels outside "
-                f"of 0 to {self.sums.shape[1] - 3}, the classes that y_pred scores."
+                f"{type(self).__name__}: the targets held {wrong} labels outside of 0 to "
+                f"{self.sums.shape[1] - 4}, the classes that y_pred scores."
             )
         value: float | list[float] = self.compute_tensor().tolist()
         return value
 
     def _read(self, y_pred: Tensor, y_true: Any) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Return labels, predicted classes and what counts, in one shape; the number of classes."""
+        """Return labels, predicted classes and what is skipped, in one shape; how many classes."""
         labels, mask = split_mask(y_true)
         if same_but_ones(y_pred, labels):
             num_classes, predicted = 2, (y_pred > self.threshold).long()
@@ -178,25 +171,35 @@ class FBeta(StreamingMetric):
                 f"shape {tuple(y_pred.shape)}. Choose another average, or the number of a class."
             )
         labels = aligned(labels, predicted, y_pred)
-        counts = labels != self.ignore_index
+        skipped = labels == self.ignore_index
         if mask is not None:
-            counts = counts & aligned(mask, predicted, y_pred)
-        return labels, predicted, counts, num_classes
+            skipped = skipped | ~aligned(mask, predicted, y_pred)
+        return labels, predicted, skipped, num_classes
 
-    def _averaged(self, scores: Tensor, present: Tensor) -> Tensor:
+    def _score(self, metric: str, counted: Tensor) -> Tensor:
+        met, predicted, true = counted.unbind()
+        if metric == "precision":
+            return _ratio(met, predicted)
+        if metric == "recall":
+            return _ratio(met, true)
+        weight = self.beta**2
+        return _ratio((1 + weight) * met, weight * true + predicted)
+
+    def _averaged(self, scores: Tensor, sums: Tensor) -> Tensor:
         if self.average == "micro":
             return scores
         if self.average == "macro":
             if self.absent == "zero":
-                return scores.mean(1)
-            return _ratio(scores.sum(1), present.sum())
+                return scores.mean()
+            present = sums[1:, 1:-2].sum(0) > 0
+            return _ratio(scores.sum(), present.sum())
         label = int(self.label)
-        if not 0 <= label < scores.shape[1]:
+        if not 0 <= label < len(scores):
             raise DataError(
-                f"{type(self).__name__} is about class {label}, but y_pred scores "
-                f"{scores.shape[1]} classes: 0 to {scores.shape[1] - 1}."
+                f"{type(self).__name__} is about class {label}, but y_pred scores {len(scores)} "
+                f"classes: 0 to {len(scores) - 1}."
             )
-        return scores[:, label]
+        return scores[label]
 
     def _names(self, names: Names | None) -> Names:
         suffix = f"_{self.average}" + (f"_{self.label}" if self.average == "binary" else "")
@@ -286,14 +289,16 @@ class BinaryRecall(FBeta):
         super().__init__(metric="recall", average="binary", **{"names": "bin_recall", **kwargs})
 
 
-def _count(bins: Tensor, num_bins: int) -> Tensor:
-    """Return how often each bin occurs in each row; index_add, as bincount reads on the host."""
-    rows = len(bins)
-    offsets = torch.arange(rows, device=bins.device).unsqueeze(1) * num_bins
-    flat = (bins + offsets).reshape(-1)
-    dtype = accumulation_dtype(bins.device)
-    zeros = torch.zeros(rows * num_bins, dtype=dtype, device=bins.device)
-    return zeros.index_add(0, flat, torch.ones_like(flat, dtype=dtype)).reshape(rows, num_bins)
+def _count(bins: Sequence[Tensor], num_bins: int) -> Tensor:
+    """Return how often each bin occurs; by index_add, as bincount reads on the host."""
+    flat = torch.stack(list(bins)).reshape(-1)
+    dtype = accumulation_dtype(flat.device)
+    zeros = torch.zeros(num_bins, dtype=dtype, device=flat.device)
+    return zeros.index_add(0, flat, torch.ones_like(flat, dtype=dtype))
+
+
+def _num_wrong(sums: Tensor) -> Tensor:
+    return sums[2, 0] + sums[2, -2]
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

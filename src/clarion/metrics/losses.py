@@ -1,6 +1,6 @@
 """The losses of torch, by name."""
 
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 
 from clarion.metrics.registry import do_register_metric_func
 

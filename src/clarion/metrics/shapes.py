@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clarion.errors import DataError
 
-__all__ = ["aligned", "check_labels", "same_but_ones", "split_mask"]
+__all__ = ["aligned", "check_labels", "is_readable", "same_but_ones", "split_mask"]
 
 
 def aligned(y_true: Tensor, predicted: Tensor, y_pred: Tensor) -> Tensor:
@@ -57,8 +57,7 @@ def check_labels(labels: Tensor, counts: Tensor, num_classes: int) -> None:
     Raises:
         DataError: If a label is negative or not less than the number of classes.
     """
-    # A tensor of another type on the CPU is a fake or traced one, which holds no values.
-    if labels.device.type != "cpu" or type(labels) is not Tensor:
+    if not is_readable(labels):
         return
     wrong = counts & ((labels < 0) | (labels >= num_classes))
     if bool(wrong.any()):
@@ -67,6 +66,12 @@ def check_labels(labels: Tensor, counts: Tensor, num_classes: int) -> None:
             f"{num_classes} classes: labels are 0 to {num_classes - 1}. Give the network more "
             "outputs, or ignore the label with ignore_index."
         )
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Tell whether the values of a tensor can be read without waiting for a device."""
+    # A tensor of another type on the CPU is a fake or traced one, which holds no values.
+    return tensor.device.type == "cpu" and type(tensor) is Tensor
 
 
 def _rest(tensor: Tensor) -> torch.Size:
