@@ -9,7 +9,6 @@ give the same numbers.
 
 from typing import Any
 
-import numpy as np
 from ordering.finish import finish
 from ordering.references import references
 from ordering.schedule import warmup_and_decay
@@ -77,7 +76,7 @@ def train(settings: Settings) -> dict[str, Any]:
     valid_loader = DataLoader(task.valid, batch_size=batch_size, collate_fn=collate)
     test_loader = DataLoader(task.test, batch_size=batch_size, collate_fn=collate)
 
-    def evaluate() -> dict[str, Any]:
+    def evaluate() -> Any:
         return model.evaluate_generator(test_loader, return_dict_format=True)
 
     before = references(settings.directory, task.texts, evaluate)
@@ -96,7 +95,7 @@ def train(settings: Settings) -> dict[str, Any]:
     )
     tested = experiment.test(test_loader, seed=settings.seed)
 
-    def logits_of(examples: list[dict[str, Any]]) -> np.ndarray:
+    def logits_of(examples: list[dict[str, Any]]) -> Any:
         return model.predict_on_batch(dict(task.collate(examples)))["logits"]
 
     return finish(settings, task, before, tested, experiment.get_stats(), logits_of)

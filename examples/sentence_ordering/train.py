@@ -9,7 +9,6 @@ is to be the sentence's place in the true text.
 
 from typing import Any
 
-import numpy as np
 from ordering.finish import finish
 from ordering.references import references
 from ordering.schedule import warmup_and_decay
@@ -51,7 +50,7 @@ def train(settings: Settings) -> dict[str, Any]:
     )
     options: dict[str, Any] = {"batch_size": 2 * settings.batch_size, "collate_fn": task.collate}
 
-    def evaluate() -> dict[str, Any]:
+    def evaluate() -> Any:
         return model.evaluate_dataset(task.test, return_dict_format=True, **options)
 
     before = references(settings.directory, task.texts, evaluate)
@@ -72,7 +71,7 @@ def train(settings: Settings) -> dict[str, Any]:
     )
     tested = experiment.test_dataset(task.test, seed=settings.seed, **options)
 
-    def logits_of(examples: list[dict[str, Any]]) -> np.ndarray:
+    def logits_of(examples: list[dict[str, Any]]) -> Any:
         return model.predict_on_batch(task.collate(examples))
 
     return finish(settings, task, before, tested, experiment.get_stats(), logits_of)

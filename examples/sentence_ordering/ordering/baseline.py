@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from clarion.metrics.names import get_names_of_metric, names_as_list
+
 from .corpus import Text
 from .scoring import IGNORED, metrics, ordering_loss
 
@@ -47,6 +49,7 @@ def _results(logits: Tensor, places: Tensor) -> dict[str, float]:
     results = {"loss": ordering_loss(logits, places).item()}
     for metric in metrics():
         metric.update(logits, places)
-        names = [metric.__name__] if isinstance(metric.__name__, str) else metric.__name__
-        results |= dict(zip(names, metric.compute().reshape(-1).tolist(), strict=True))
+        names, _ = get_names_of_metric(metric)
+        values = metric.compute().reshape(-1).tolist()
+        results |= dict(zip(names_as_list(names), values, strict=True))
     return results

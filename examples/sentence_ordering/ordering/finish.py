@@ -3,6 +3,7 @@
 import dataclasses
 import platform
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,12 +43,14 @@ def finish(
     """
     directory = settings.directory
     rows = {**before, "trained": without_prefix(tested)}
+    best = history.loc[history["val_kendall_tau"].idxmax()]
     results = {
-        **rows,
-        "best epoch": int(history["val_kendall_tau"].idxmax()) + 1,
-        "texts trained on": len(task.train),
-        "test texts": len(task.test),
-        "training seconds": float(history["time"].sum()),
+        "results": rows,
+        "best_epoch": int(best["epoch"]),
+        "train_texts": len(task.train),
+        "test_texts": len(task.test),
+        "train_seconds": float(history["time"].sum()),
+        "total_seconds": perf_counter() - task.started,
         "device": task.device,
         "precision": task.precision,
         "threads": torch.get_num_threads(),
@@ -72,8 +75,9 @@ def finish(
         say(f"\nSome test texts, in the order that the network gives their sentences:\n\n{words}")
     say(f"\n{table(rows, len(task.test))}\n")
     say(
-        f"Trained on {len(task.train):,} texts in {history['time'].sum():.0f} s "
-        f"({task.precision}, {torch.get_num_threads()} threads).\n"
+        f"Trained on {len(task.train):,} texts in {results['train_seconds']:.0f} s "
+        f"({task.precision}, {torch.get_num_threads()} threads); this run took "
+        f"{results['total_seconds']:.0f} s in all.\n"
         f"Plot:        {directory / 'plot.png'}\n"
         f"Results:     {directory / 'test_results.json'}\n"
         f"Log:         {directory / 'log.tsv'}, and for TensorBoard {directory / 'tensorboard'}\n"

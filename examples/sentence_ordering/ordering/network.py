@@ -92,7 +92,7 @@ def best_precision(precision: str, device: str) -> str:
     if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32"
     # Asked of torch: without these instructions bfloat16 is emulated, and slower than float32.
-    abilities = getattr(torch.cpu, "get_capabilities", dict)()
+    abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = abilities.get("avx512_bf16", False) or abilities.get("amx_bf16", False)
     return "bf16-mixed" if fast else "32"
 
@@ -104,11 +104,11 @@ class _quiet:  # noqa: N801  (used as a function)
         from transformers.utils import logging
 
         self._before = logging.get_verbosity()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *_: object) -> None:
         from transformers.utils import logging
 
         logging.set_verbosity(self._before)
-        logging.enable_progress_bar()
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -35,7 +35,7 @@ def references(
     say("Placing each sentence by its words alone (TF-IDF and ridge regression) ...")
     lexical = lexical_baseline(texts.train, texts.test)
     say("Ordering the test texts with the untrained network ...")
-    found = {"untrained": without_prefix(evaluate()), "lexical baseline": lexical}
+    found = {"untrained": without_prefix(evaluate()), "lexical_baseline": lexical}
     path.write_text(json.dumps(found, indent=2) + "\n")
     return found
 

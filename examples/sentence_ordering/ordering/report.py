@@ -27,7 +27,7 @@ def table(rows: Mapping[str, Results], num_texts: int) -> str:
     lines = [" " * width + "".join(f"{title:>15}" for title in _COLUMNS.values())]
     for name, results in rows.items():
         values = "".join(f"{results[key]:>15.3f}" for key in _COLUMNS)
-        lines.append(f"{name:<{width}}{values}")
+        lines.append(f"{_spoken(name):<{width}}{values}")
     lines.append(
         f"On {num_texts:,} held-out texts. Loss: squared error of the places, summed over a text; "
         "accuracy: share of\nsentences in their place; tau: 1 for the true order, 0 for a random "
@@ -66,9 +66,15 @@ def draw(
     figure.savefig(file, dpi=120)
 
 
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _finish(axes: "Axes", rows: Mapping[str, Results], key: str, title: str) -> None:
     for number, (name, results) in enumerate(rows.items()):
-        axes.axhline(results[key], color=f"C{number + 2}", linestyle="--", label=f"{name}, test")
+        axes.axhline(
+            results[key], color=f"C{number + 2}", linestyle="--", label=f"{_spoken(name)}, test"
+        )
     axes.set_xlabel("texts seen")
     axes.set_title(title)
     axes.set_xlim(left=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -39,6 +40,7 @@ class Task:
         sampler: Batches of similar length; one epoch goes on where the last one ended.
         device: Where to train.
         precision: The arithmetic.
+        started: When all this began, by ``time.perf_counter``.
     """
 
     texts: Splits
@@ -52,10 +54,12 @@ class Task:
     sampler: LengthBucketBatchSampler
     device: str
     precision: str
+    started: float
 
 
 def prepare(settings: Settings) -> Task:
     """Read, split and tokenise the texts and load the network, saying so along the way."""
+    started = perf_counter()
     say("Reading the texts ...")
     texts = split_by_document(read_texts(settings.file, settings.shortest, settings.longest))
     say(
@@ -98,4 +102,5 @@ def prepare(settings: Settings) -> Task:
         ),
         device=device,
         precision=best_precision(settings.precision, device),
+        started=started,
     )
