@@ -123,3 +123,11 @@ def test_a_directory_without_the_package_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(MissingDependencyError, match=r'pip install "clarion\[tensorboard\]"'):
         TensorBoardLogger(tmp_path)
     TensorBoardLogger(MagicMock())
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_other_ranks_make_no_files(split, tmp_path, make_model, batches, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    logger = TensorBoardLogger(tmp_path / "events", split_train_val=split)
+    make_model().fit_generator(batches, epochs=1, verbose=False, callbacks=[logger])
+    assert not (tmp_path / "events").exists()

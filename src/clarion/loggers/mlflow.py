@@ -50,7 +50,7 @@ class MLFlowLogger(Logger):
         terminate_on_end: bool = True,
     ) -> None:
         super().__init__(batch_granularity=batch_granularity)
-        mlflow = require("MLFlowLogger", "mlflow", "mlflow")
+        self._mlflow: Any = require("MLFlowLogger", "mlflow", "mlflow")
         given = {"experiment_name": experiment_name, "experiment_id": experiment_id}
         names = [name for name, value in {**given, "run_id": run_id}.items() if value is not None]
         if len(names) > 1:
@@ -63,7 +63,7 @@ class MLFlowLogger(Logger):
         if not is_first_rank():
             return
         uri = None if tracking_uri is None else os.fspath(tracking_uri)
-        self._client = mlflow.MlflowClient(tracking_uri=uri)
+        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
         if run_id is None:
             if experiment_id is None:
                 experiment_id = self._experiment_id(experiment_name or "Default")
@@ -146,11 +146,9 @@ class MLFlowLogger(Logger):
 
     def _experiment_id(self, name: str) -> str:
         """Return the id of the experiment of this name, which is created if there is none."""
-        from mlflow.exceptions import MlflowException
-
         try:
             return str(self._client.create_experiment(name))
-        except MlflowException:
+        except self._mlflow.exceptions.MlflowException:
             experiment = self._client.get_experiment_by_name(name)
             if experiment is None:
                 raise

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from clarion.console import is_first_rank
 from clarion.loggers.base import Logger
 from clarion.loggers.extras import require
 
@@ -28,6 +29,8 @@ class ScalarWriter(Protocol):
 def open_writer(feature: str, writer: ScalarWriter | str | Path) -> ScalarWriter:
     """Return the writer, or a new ``SummaryWriter`` if a directory is given.
 
+    On other ranks than the first, no files are made in the directory: the writer writes nothing.
+
     Args:
         feature: What needs it, for the message.
         writer: A writer or a directory.
@@ -38,6 +41,8 @@ def open_writer(feature: str, writer: ScalarWriter | str | Path) -> ScalarWriter
     if not isinstance(writer, str | Path):  # os.PathLike would take a MagicMock for a path
         return writer
     require(feature, "tensorboard", "tensorboard")
+    if not is_first_rank():
+        return _NoWriter()
     from torch.utils.tensorboard import SummaryWriter
 
     return cast(ScalarWriter, SummaryWriter(str(writer)))
@@ -81,6 +86,21 @@ class TensorBoardLogger(Logger):
 
     def _close(self) -> None:
         self.writer.close()
+
+
+class _NoWriter:
+    """A writer that writes nothing."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        """Do nothing."""
+
+    def add_scalars(
+        self, main_tag: str, tag_scalar_dict: dict[str, float], global_step: int
+    ) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def _charts(logs: Mapping[str, float]) -> dict[str, dict[str, float]]:
