@@ -113,8 +113,22 @@ def test_forward_is_of_the_batch_alone_and_reset_forgets():
 def test_rows_are_kept_in_their_own_dtype():
     metric = AUROC()
     metric.update(torch.rand(4, 3, dtype=torch.float16), torch.tensor([0, 1, 2, 0]))
-    assert metric._scores.all().dtype == torch.float16
-    assert metric._labels.all().element_size() == 2
+    scores, labels = metric.rows
+    assert scores.dtype == torch.float16
+    assert labels.element_size() == 2
+
+
+def test_rows_of_two_ranks_put_together():
+    y_pred, y_true = multiclass()
+    one, two, whole = AUROC(), AUROC(), AUROC()
+    assert one.rows == []
+    one.update(y_pred[:300], y_true[:300])
+    two.update(y_pred[300:], y_true[300:])
+    whole.update(y_pred, y_true)
+    one.rows = [torch.cat(pair) for pair in zip(one.rows, two.rows, strict=True)]
+    assert one.compute() == whole.compute()
+    one.rows = []
+    assert torch.isnan(one.compute())
 
 
 def test_labels_and_shapes_that_do_not_fit():

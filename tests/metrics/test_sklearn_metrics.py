@@ -106,3 +106,14 @@ def test_rows_of_another_shape():
     metric.update(torch.zeros(2, 3), torch.zeros(2))
     with pytest.raises(ValueError, match=r"rows of a batch have shape \(4,\).*\(3,\)"):
         metric.update(torch.zeros(2, 4), torch.zeros(2))
+
+
+def test_rows_can_be_taken_and_put_back():
+    y_pred, y_true, weight = rows()
+    for given in (y_true, (y_true, weight)):
+        one, other = SKLearnMetrics(roc_auc_score), SKLearnMetrics(roc_auc_score)
+        assert one.rows == []
+        one.update(y_pred, given)
+        other.rows = one.rows
+        assert other.compute() == one.compute()
+        assert len(one.rows) == (2 if given is y_true else 3)

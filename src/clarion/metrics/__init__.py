@@ -53,6 +53,7 @@ from clarion.metrics.registry import (
     unregister_metric_class,
 )
 from clarion.metrics.regression import R2, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
+from clarion.metrics.rows import RowMetric
 from clarion.metrics.sklearn_metrics import SKLearnMetrics
 from clarion.metrics.weighting import register_target_weight
 
@@ -78,6 +79,7 @@ __all__ = [
     "Precision",
     "Recall",
     "RootMeanSquaredError",
+    "RowMetric",
     "SKLearnMetrics",
     "StreamingMetric",
     "TopKAccuracy",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from clarion.errors import DataError
-from clarion.metrics.base import Metric, accumulation_dtype
+from clarion.metrics.base import accumulation_dtype
 from clarion.metrics.registry import register_metric_class
-from clarion.metrics.rows import TensorRows
+from clarion.metrics.rows import RowMetric
 from clarion.metrics.shapes import check_labels, same_but_ones
 
 __all__ = ["AUROC"]
@@ -17,7 +17,7 @@ _IGNORED = -1
 
 
 @register_metric_class("auroc", "roc_auc")
-class AUROC(Metric):
+class AUROC(RowMetric):
     """The chance that a positive example scores above a negative one; ties count half.
 
     Names: ``"auroc"``, ``"roc_auc"``; in the logs ``auroc``. A value from 0 to 1, exact, not
@@ -42,34 +42,9 @@ class AUROC(Metric):
         super().__init__()
         self.__name__ = "auroc"
         self.ignore_index = ignore_index
-        self.reset()
 
-    def forward(self, y_pred: Any, y_true: Any) -> Tensor:
-        """Keep the rows of a batch and return its own value, shape ()."""
-        scores, labels = self._rows(y_pred, y_true)
-        self._keep(scores, labels)
-        return _mean_area(scores, labels)
-
-    def update(self, y_pred: Any, y_true: Any) -> None:
-        """Keep the rows of a batch."""
-        self._keep(*self._rows(y_pred, y_true))
-
-    def compute(self) -> Tensor:
-        """Return the value over everything since the last reset, shape (); nan before a batch."""
-        if not len(self._scores):
-            return torch.tensor(torch.nan)
-        return _mean_area(self._scores.all(), self._labels.all())
-
-    def reset(self) -> None:
-        """Forget all rows."""
-        self._scores, self._labels = TensorRows(), TensorRows()
-
-    def _keep(self, scores: Tensor, labels: Tensor) -> None:
-        self._scores.append(scores)
-        self._labels.append(labels)
-
-    def _rows(self, y_pred: Tensor, y_true: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores (N, C) and small integer labels, (N, 1) or (N, C)."""
+    def select(self, y_pred: Any, y_true: Any) -> tuple[Tensor, Tensor]:
+        """Return scores, shape (N, C), and labels as small integers, shape (N, 1) or (N, C)."""
         scores = y_pred.detach()
         counts = y_true != self.ignore_index
         if same_but_ones(scores, y_true):
@@ -90,17 +65,18 @@ class AUROC(Metric):
             scores = scores[:, 1:] - scores[:, :1]
         return scores, labels.to(torch.int16 if num_classes < 2**15 else torch.int32)
 
-
-def _mean_area(scores: Tensor, labels: Tensor) -> Tensor:
-    scores = scores.to(accumulation_dtype(scores.device))
-    counts = labels != _IGNORED
-    if labels.shape[1] != scores.shape[1]:  # one label per row for many classes
-        scores = _probabilities(scores, counts)
-        counts = counts.expand_as(scores)
-        positive = labels == torch.arange(scores.shape[1], device=labels.device)
-    else:
-        positive = labels == 1
-    return _areas(scores, positive & counts, counts).nanmean()
+    def conclude(self, *rows: Tensor) -> Tensor:
+        """Return the mean area of these scores and labels, shape ()."""
+        scores, labels = rows
+        scores = scores.to(accumulation_dtype(scores.device))
+        counts = labels != _IGNORED
+        if labels.shape[1] != scores.shape[1]:  # one label per row for many classes
+            scores = _probabilities(scores, counts)
+            counts = counts.expand_as(scores)
+            positive = labels == torch.arange(scores.shape[1], device=labels.device)
+        else:
+            positive = labels == 1
+        return _areas(scores, positive & counts, counts).nanmean()
 
 
 def _probabilities(scores: Tensor, counts: Tensor) -> Tensor:

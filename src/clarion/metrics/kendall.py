@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from clarion.errors import DataError
-from clarion.metrics.base import Metric, StreamingMetric, accumulation_dtype
+from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.registry import register_metric_class
-from clarion.metrics.rows import TensorRows
+from clarion.metrics.rows import RowMetric
 from clarion.metrics.shapes import aligned
 
 __all__ = ["KendallTau", "KendallTauPerRow"]
 
 
 @register_metric_class("kendall_tau", "kendall")
-class KendallTau(Metric):
+class KendallTau(RowMetric):
     """Kendall's tau-b between all predictions and all targets, from -1 to 1.
 
     Names: ``"kendall_tau"``, ``"kendall"``; in the logs ``kendall_tau``. ``y_pred`` and ``y_true``
@@ -31,28 +31,20 @@ class KendallTau(Metric):
     def __init__(self) -> None:
         super().__init__()
         self.__name__ = "kendall_tau"
-        self.reset()
 
-    def forward(self, y_pred: Any, y_true: Any) -> Tensor:
-        """Keep the values of a batch and return its own tau, shape ()."""
-        self.update(y_pred, y_true)
-        return _tau_b(*_values(y_pred, y_true))
+    def select(self, y_pred: Any, y_true: Any) -> tuple[Tensor, Tensor]:
+        """Return predictions and targets, shape (N,) both."""
+        if y_pred.ndim > 1 and y_pred[0].numel() > 1:
+            raise DataError(
+                f"KendallTau takes one value per example, shape (N,); y_pred has "
+                f"{tuple(y_pred.shape)}. To rank each row by itself use KendallTauPerRow."
+            )
+        predicted = y_pred.detach().reshape(-1)
+        return predicted, aligned(y_true.detach(), predicted, y_pred)
 
-    def update(self, y_pred: Any, y_true: Any) -> None:
-        """Keep the values of a batch."""
-        y_pred, y_true = _values(y_pred, y_true)
-        self._y_pred.append(y_pred)
-        self._y_true.append(y_true)
-
-    def compute(self) -> Tensor:
-        """Return tau over everything since the last reset, shape (); nan before a batch."""
-        if not len(self._y_pred):
-            return torch.tensor(torch.nan)
-        return _tau_b(self._y_pred.all(), self._y_true.all())
-
-    def reset(self) -> None:
-        """Forget all values."""
-        self._y_pred, self._y_true = TensorRows(), TensorRows()
+    def conclude(self, *rows: Tensor) -> Tensor:
+        """Return tau of these predictions and targets, shape ()."""
+        return _tau_b(*rows)
 
 
 @register_metric_class("kendall_tau_per_row", "kendall_per_row")
@@ -103,16 +95,6 @@ def _order(values: Tensor) -> Tensor:
     """Return for each pair of a row which is the greater: 1, 0 or -1, shape (N, D, D)."""
     first, second = values.unsqueeze(2), values.unsqueeze(1)
     return (first > second).to(torch.int8) - (first < second).to(torch.int8)
-
-
-def _values(y_pred: Tensor, y_true: Tensor) -> tuple[Tensor, Tensor]:
-    if y_pred.ndim > 1 and y_pred[0].numel() > 1:
-        raise DataError(
-            f"KendallTau takes one value per example, shape (N,); y_pred has "
-            f"{tuple(y_pred.shape)}. To rank each row by itself use KendallTauPerRow."
-        )
-    predicted = y_pred.detach().reshape(-1)
-    return predicted, aligned(y_true.detach(), predicted, y_pred)
 
 
 def _tau_b(one: Tensor, other: Tensor) -> Tensor:

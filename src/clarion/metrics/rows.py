@@ -1,5 +1,7 @@
 """Rows of all batches, kept compactly until a metric needs them together."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +10,70 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarion.errors import DataError
+from clarion.metrics.base import Metric
 
-__all__ = ["ArrayRows", "TensorRows"]
+__all__ = ["ArrayRows", "RowMetric", "TensorRows"]
 
 _GROWTH = 1.25
+
+
+class RowMetric(Metric):
+    """A metric that needs all rows at once, for example because it ranks them.
+
+    Subclasses implement ``select`` (what is kept of a batch) and ``conclude`` (the value of what
+    was kept). The rows stay on the device until the next reset, in the dtype they have.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    @abstractmethod
+    def select(self, y_pred: Any, y_true: Any) -> tuple[Tensor, ...]:
+        """Return what to keep of a batch: tensors with one row per example, as many each time."""
+
+    @abstractmethod
+    def conclude(self, *rows: Tensor) -> Tensor:
+        """Return the value of these rows, the tensors of all batches put together."""
+
+    def forward(self, y_pred: Any, y_true: Any) -> Tensor:
+        """Keep the rows of a batch and return its own value, as a tensor on the device."""
+        rows = self.select(y_pred, y_true)
+        self._keep(rows)
+        return self.conclude(*rows)
+
+    def update(self, y_pred: Any, y_true: Any) -> None:
+        """Keep the rows of a batch."""
+        self._keep(self.select(y_pred, y_true))
+
+    def compute(self) -> Tensor:
+        """Return the value since the last reset; nan before the first batch."""
+        rows = self.rows
+        return self.conclude(*rows) if rows else torch.tensor(torch.nan)
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        self._kept: list[TensorRows] = []
+
+    @property
+    def rows(self) -> list[Tensor]:
+        """All that was kept, in order; an empty list before the first batch.
+
+        Rows of several ranks are put together one after the other, and may be put back.
+        """
+        return [kept.all() for kept in self._kept]
+
+    @rows.setter
+    def rows(self, rows: Sequence[Tensor]) -> None:
+        self.reset()
+        if rows:
+            self._keep(rows)
+
+    def _keep(self, rows: Sequence[Tensor]) -> None:
+        if not self._kept:
+            self._kept = [TensorRows() for _ in rows]
+        for kept, more in zip(self._kept, rows, strict=True):
+            kept.append(more)
 
 
 class ArrayRows:

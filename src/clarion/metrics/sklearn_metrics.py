@@ -88,6 +88,22 @@ class SKLearnMetrics(Metric):
         """Forget all rows."""
         self._y_pred, self._y_true, self._weights = ArrayRows(), ArrayRows(), ArrayRows()
 
+    @property
+    def rows(self) -> list[Tensor]:
+        """Predictions, targets and, if there were any, weights; an empty list before a batch.
+
+        Rows of several ranks are put together one after the other, and may be put back.
+        """
+        kept = [rows for rows in (self._y_pred, self._y_true, self._weights) if len(rows)]
+        return [torch.from_numpy(rows.all()) for rows in kept]
+
+    @rows.setter
+    def rows(self, rows: Sequence[Tensor]) -> None:
+        self.reset()
+        if rows:
+            y_pred, y_true, *weights = (_as_array(tensor) for tensor in rows)
+            self._keep(y_pred, y_true, weights[0] if weights else None)
+
     def _keep(
         self, y_pred: NDArray[Any], y_true: NDArray[Any], weights: NDArray[Any] | None
     ) -> None:
