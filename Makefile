@@ -33,8 +33,12 @@ flagship: $(EXAMPLES) ## the full run of the flagship
 	$(BIN)/python examples/sentence_ordering/train.py --texts 11200 --lr 3e-4 --directory runs/flagship
 
 .PHONY: bench
-bench: $(PEERS) ## what a step costs, beside a loop by hand and other libraries
+bench: $(PEERS) ## what a step costs, beside a loop by hand and Poutyne
 	$(BIN)/python benchmarks/overhead.py
+
+.PHONY: parity
+parity: $(PEERS) ## the numbers of whole programs, beside those of Poutyne
+	$(BIN)/python benchmarks/parity_with_poutyne.py
 
 # --- for those who change something --------------------------------------------------------------
 
