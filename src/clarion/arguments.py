@@ -1,42 +1,106 @@
-"""Unknown keyword arguments, answered with the nearest known name."""
+"""Arguments that do not fit a function, answered with its own names and the nearest of them."""
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
 
-from clarion.errors import UnknownArgumentError, quoted, suggestion
+from clarion.errors import InvalidArgumentError, UnknownArgumentError, quoted, suggestion
 
-__all__ = ["checked_arguments"]
+__all__ = ["check_keywords", "check_whole_number", "checked_arguments"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def checked_arguments(func: Callable[P, R]) -> Callable[P, R]:
-    """Return the function with a helpful error for keyword arguments that it does not have.
+    """Return the function with helpful errors for arguments that it does not have or that lack.
 
     Raises:
         UnknownArgumentError: From the returned function; a ``TypeError`` that offers the nearest
             name.
     """
-    parameters = inspect.signature(func).parameters
-    known = frozenset(parameters)
-    name = func.__qualname__.removesuffix(".__init__")
+    signature = inspect.signature(func)
+    known = frozenset(signature.parameters)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
 
     @functools.wraps(func)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not kwargs.keys() <= known:
-            raise _unknown(name, sorted(kwargs.keys() - known), list(parameters))
-        return func(*args, **kwargs)
+        if not takes_any and not kwargs.keys() <= known:
+            raise _unknown(_name_of(func, args), kwargs, known=list(signature.parameters))
+        try:
+            return func(*args, **kwargs)
+        except TypeError as error:
+            inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+            if inside:
+                raise
+            raise _misfit(_name_of(func, args), signature, args, kwargs) from None
 
     return checked
 
 
-def _unknown(name: str, unknown: list[str], known: list[str]) -> UnknownArgumentError:
+def check_keywords(target: Callable[..., Any], given: Iterable[str], argument: str) -> None:
+    """Raise ``UnknownArgumentError`` if keyword arguments do not fit what they are meant for.
+
+    Args:
+        target: The class or function that will get them.
+        given: Their names.
+        argument: The argument that they were passed in, for example ``dataloader_kwargs``.
+    """
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    raised = [key for key in given if key not in parameters]
+    if raised:
+        raise _unknown(f"{argument}: {target.__name__}", raised, list(parameters))
+
+
+def check_whole_number(name: str, value: Any, least: int) -> None:
+    """Raise ``InvalidArgumentError`` unless a value is a whole number that is not too small.
+
+    Args:
+        name: What an error calls it.
+        value: The value.
+        least: The smallest number that works.
+    """
+    # bool is an int for Python, and numpy's integers are as good as Python's.
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise InvalidArgumentError(
+            f"{name} is {value!r}; it must be a whole number of at least {least}."
+        )
+
+
+def _name_of(func: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """Return the name users know: the method of the class that they built, not of its base."""
+    if func.__name__ == "__init__":
+        return func.__qualname__.removesuffix(".__init__").split(".<locals>.")[-1]
+    is_method = next(iter(inspect.signature(func).parameters), None) == "self" and args
+    return f"{type(args[0]).__name__}.{func.__name__}" if is_method else func.__name__
+
+
+def _unknown(name: str, given: Iterable[str], known: list[str]) -> UnknownArgumentError:
+    unknown = min(key for key in given if key not in known)
     known = [parameter for parameter in known if parameter != "self"]
-    hint = suggestion(unknown[0], known).removesuffix("?")
+    hint = suggestion(unknown, known) or "."
     return UnknownArgumentError(
-        f'{name.split(".<locals>.")[-1]} has no argument "{unknown[0]}"{hint}'
-        f"{'?' if hint else '.'} Its arguments: {quoted(known)}."
+        f'{name} has no argument "{unknown}"{hint} Its arguments: {quoted(known)}.'
+    )
+
+
+def _misfit(
+    name: str, signature: inspect.Signature, args: Any, kwargs: dict[str, Any]
+) -> UnknownArgumentError:
+    reason = "the arguments do not fit"
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        reason = str(error)
+    by_position = [
+        p.name
+        for p in signature.parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
+    ]
+    return UnknownArgumentError(
+        f"{name}: {reason}. By position it takes {quoted(by_position)}; pass everything else by "
+        "name."
     )

@@ -17,6 +17,7 @@ __all__ = [
     "StepError",
     "UnknownArgumentError",
     "UnknownNameError",
+    "kind_of",
     "quoted",
     "suggestion",
 ]
@@ -108,8 +109,30 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     Example:
         >>> suggestion("acuracy", ["accuracy", "f1"])
         '; did you mean "accuracy"?'
+        >>> suggestion("acc", ["accuracy", "f1"])
+        '; did you mean "accuracy"?'
         >>> suggestion("zzz", ["accuracy", "f1"])
         ''
     """
-    near = get_close_matches(name.lower(), list(known), n=1)
+    known = list(known)
+    key = name.lower()
+    near = get_close_matches(key, known, n=1)
+    if not near and len(key) > 2:
+        near = [other for other in known if other.startswith(key)]
     return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, for a sentence that begins with "got" or "is".
+
+    Example:
+        >>> kind_of(3), kind_of(int), kind_of(None)
+        ('an int', 'the class int', 'None')
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    # An ndarray is spoken "en-dee-array".
+    return f"{'an' if name[0].lower() in 'aeiou' or name == 'ndarray' else 'a'} {name}"

@@ -1,19 +1,22 @@
 """Batches sliced from arrays in memory, a block of many at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
+from clarion.arguments import check_whole_number
 from clarion.data.dataset import common_length
 from clarion.data.nested import from_numpy, map_structure
-from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError
+from clarion.errors import DataError, InvalidTypeError, kind_of, quoted
 
-__all__ = ["ArrayBatches", "as_arrays"]
+__all__ = ["ArrayBatches", "as_arrays", "is_table"]
 
+_NUMBER = (bool, int, float, np.number)
 _BATCHES_PER_BLOCK = 64
 _BYTES_PER_BLOCK = 4 * 2**20
 
@@ -43,12 +46,9 @@ class ArrayBatches:
         drop_last: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InvalidArgumentError(
-                f"batch_size is {batch_size!r}; it must be a whole number of at least 1."
-            )
+        check_whole_number("batch_size", batch_size, 1)
         self.arrays = map_structure(arrays, _as_tensor)
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.generator = generator
@@ -103,38 +103,77 @@ def as_arrays(data: Any, name: str) -> Any:
     """Return the same structure with every leaf a tensor or ndarray.
 
     Args:
-        data: Tensors, ndarrays, data frames and series, lists of plain numbers, or nested lists,
-            tuples and mappings of them.
+        data: Tensors, ndarrays, data frames and series, tables of plain numbers (`is_table`), or
+            nested lists, tuples and mappings of them.
         name: What an error calls it.
 
     Raises:
         InvalidTypeError: If a leaf is nothing of these.
+        DataError: If an array holds no numbers, or the rows of a table differ in length.
     """
-    if isinstance(data, Tensor):
+    if isinstance(data, Tensor | PackedSequence):
         return data
     if hasattr(data, "to_numpy"):
-        data = np.ascontiguousarray(data.to_numpy())
+        return _numbers(np.asarray(data.to_numpy()), name, data)
     if isinstance(data, np.ndarray):
-        return _with_native_dtype(data, name)
-    if isinstance(data, list | tuple):
-        if data and all(isinstance(item, bool | int | float | np.number) for item in data):
-            return torch.tensor(data)
-        return type(data)([as_arrays(item, f"{name}[{i}]") for i, item in enumerate(data)])
+        return _numbers(data, name, data)
     if isinstance(data, Mapping):
         return {key: as_arrays(value, f'{name}["{key}"]') for key, value in data.items()}
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        data = data if isinstance(data, list | tuple) else list(data)
+        if is_table(data):
+            return _as_table(data, name)
+        parts = [as_arrays(item, f"{name}[{i}]") for i, item in enumerate(data)]
+        return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
     raise InvalidTypeError(
-        f"{name} is a {type(data).__name__}; pass an ndarray, a tensor, a data frame, or lists, "
+        f"{name} is {kind_of(data)}; pass an ndarray, a tensor, a data frame, or lists, "
         "tuples and dicts of them. For a Dataset use fit_dataset, for a loader fit_generator."
     )
 
 
-def _with_native_dtype(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype.kind in "OUSV":
+def is_table(data: Any) -> bool:
+    """Tell whether something is a list of numbers, or a list of rows of numbers.
+
+    A tuple of rows is none: in a tuple each entry is an input of its own.
+    """
+    if not isinstance(data, list | tuple) or not data:
+        return False
+    if all(isinstance(item, _NUMBER) for item in data):
+        return True
+    return isinstance(data, list) and all(_is_row(item) for item in data)
+
+
+def _is_row(item: Any) -> bool:
+    if not isinstance(item, list | tuple) or not item:
+        return False
+    return all(isinstance(part, _NUMBER) or _is_row(part) for part in item)
+
+
+def _as_table(data: Sequence[Any], name: str) -> Tensor:
+    try:
+        return torch.tensor(data)
+    except ValueError as error:
         raise DataError(
-            f"{name} is an ndarray of dtype {array.dtype}, which is no number. "
-            "Encode text and categories as numbers first, or convert with .astype(...)."
-        )
-    return array
+            f"{name} is a list of rows of different lengths, so it has no shape: {error}. "
+            "Pad the rows, or pass a Dataset with a collate_fn to fit_dataset."
+        ) from error
+
+
+def _numbers(array: np.ndarray, name: str, source: Any) -> np.ndarray:
+    if array.dtype.kind not in "OUSVMm":
+        return array
+    kinds = getattr(source, "dtypes", None)
+    if kinds is not None and hasattr(kinds, "items"):  # a data frame: say which columns
+        wrong = [column for column, dtype in kinds.items() if dtype.kind in "OUSVMm"]
+        about = f"{name} is a DataFrame whose columns {quoted(wrong)} hold no numbers"
+        if not wrong:
+            return np.asarray(source.to_numpy(dtype=np.float64))  # booleans beside floats
+    else:
+        about = f"{name} is {kind_of(source)} of dtype {array.dtype}, which is no number"
+    raise DataError(
+        f"{about}. Encode text, dates and categories as numbers first, or convert with "
+        ".astype(...)."
+    )
 
 
 def _as_tensor(leaf: Any) -> Any:

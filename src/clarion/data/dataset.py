@@ -1,11 +1,13 @@
 """A dataset over tensors, nested as the user has them."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import Dataset
 
 from clarion.data.nested import map_structure
-from clarion.errors import DataError, InvalidArgumentError, LengthMismatchError
+from clarion.errors import DataError, InvalidArgumentError, LengthMismatchError, kind_of
 
 __all__ = ["TensorDataset", "common_length"]
 
@@ -55,30 +57,34 @@ def common_length(named: dict[str, Any]) -> int:
         if structure is not None:
             _collect(name, structure, lengths)
     if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        # The first of each length: of a hundred arrays nobody wants to read all.
+        firsts = {length: name for name, length in reversed(lengths.items())}
+        listed = ", ".join(f"{name} has {length}" for length, name in reversed(firsts.items()))
         raise LengthMismatchError(
             f"The arrays have different numbers of examples: {listed}. "
             "Each example needs one entry in every array; check how they were built."
         )
     if not lengths:
-        raise DataError("No array was given, so there are no examples.")
+        raise DataError(
+            f"There is no array in {' and '.join(named)}, so there are no examples; pass at least "
+            "one array of shape (examples, ...)."
+        )
     return next(iter(lengths.values()))
 
 
 def _collect(name: str, structure: Any, lengths: dict[str, int]) -> None:
-    leaves: list[Any] = []
-    map_structure(structure, leaves.append)
-    for position, leaf in enumerate(leaves):
-        label = name if len(leaves) == 1 else f"{name}[{position}]"
-        if getattr(leaf, "ndim", 0) < 1:
-            raise DataError(
-                f"{label} is {_described(leaf)}, which has no examples along a first dimension. "
-                "Pass an array or tensor of shape (examples, ...)."
-            )
-        lengths[label] = len(leaf)
-
-
-def _described(leaf: Any) -> str:
-    if hasattr(leaf, "shape"):
-        return f"of shape {tuple(leaf.shape)}"
-    return f"a {type(leaf).__name__}"
+    if isinstance(structure, Mapping):
+        for key, value in structure.items():
+            _collect(f'{name}["{key}"]', value, lengths)
+    elif isinstance(structure, list | tuple) and not isinstance(structure, PackedSequence):
+        for position, value in enumerate(structure):
+            _collect(f"{name}[{position}]", value, lengths)
+    elif getattr(structure, "ndim", 0) < 1:
+        shape = getattr(structure, "shape", None)
+        what = kind_of(structure) if shape is None else f"of shape {tuple(shape)}"
+        raise DataError(
+            f"{name} is {what}, which has no examples along a first dimension. "
+            "Pass an array or tensor of shape (examples, ...)."
+        )
+    else:
+        lengths[name] = len(structure)

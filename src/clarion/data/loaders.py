@@ -5,16 +5,22 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-from torch.utils.data import TensorDataset as TorchTensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    TensorDataset as TorchTensorDataset,
+)
 
-from clarion.data.arrays import ArrayBatches, as_arrays
+from clarion.arguments import check_keywords, check_whole_number
+from clarion.data.arrays import ArrayBatches, as_arrays, is_table
 from clarion.data.dataset import TensorDataset, common_length
-from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError
+from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, kind_of
 
 __all__ = [
     "any_loader",
     "array_loader",
+    "check_iterable",
     "check_steps",
     "dataset_loader",
     "num_batches",
@@ -67,9 +73,10 @@ def dataset_loader(dataset: Any, name: str, *, shuffle: bool = False, **options:
         InvalidTypeError: If it is no dataset.
     """
     iterable = isinstance(dataset, IterableDataset)
-    if not iterable and not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+    by_index = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if isinstance(dataset, type) or not (iterable or by_index):
         raise InvalidTypeError(
-            f"{name} is a {type(dataset).__name__}; a dataset needs __getitem__ and __len__. "
+            f"{name} is {kind_of(dataset)}; a dataset needs __getitem__ and __len__. "
             "Iterables of batches go to the ..._generator methods."
         )
     if not iterable and len(dataset) == 0:
@@ -79,6 +86,8 @@ def dataset_loader(dataset: Any, name: str, *, shuffle: bool = False, **options:
     plain = _without_defaults(options)
     if type(dataset) in (TensorDataset, TorchTensorDataset) and set(plain) <= _ARRAY_OPTIONS:
         return ArrayBatches(tuple(dataset.tensors), **plain)
+    if options.get("collate_fn") is None:
+        dataset = _as_tensors(dataset)
     return _data_loader(dataset, options)
 
 
@@ -92,9 +101,8 @@ def any_loader(data: Any, name: str, *, shuffle: bool = False, **options: Any) -
         shuffle: Whether the order is random; an iterable of batches keeps its own.
         options: Arguments of ``DataLoader``.
     """
-    is_array = isinstance(data, Tensor | np.ndarray | Mapping) or hasattr(data, "to_numpy")
     is_arrays = isinstance(data, list | tuple) and bool(data) and all(map(_is_array, data))
-    if is_array or is_arrays:
+    if _is_array(data) or isinstance(data, Mapping) or is_arrays or is_table(data):
         return array_loader({name: data}, shuffle=shuffle, **options)
     is_batches = isinstance(data, DataLoader | list | tuple) or hasattr(data, "__next__")
     if isinstance(data, Dataset) or (hasattr(data, "__getitem__") and not is_batches):
@@ -102,23 +110,57 @@ def any_loader(data: Any, name: str, *, shuffle: bool = False, **options: Any) -
     if hasattr(data, "__iter__"):
         return data
     raise InvalidTypeError(
-        f"{name} is a {type(data).__name__}; pass arrays, a dataset, a DataLoader, or any iterable "
-        "of batches."
+        f"{name} is {kind_of(data)}; pass arrays, a dataset, a DataLoader, or any iterable of "
+        "batches."
     )
 
 
 def num_batches(loader: Any) -> int | None:
-    """Return how many batches a loader has, or None if it does not know."""
+    """Return how many batches a loader has, or None if it does not know.
+
+    Raises:
+        DataError: If it has none.
+    """
     try:
-        return len(loader)
-    except TypeError:
+        length = len(loader)
+    except (TypeError, NotImplementedError):
         return None
+    if length == 0:
+        dropped = getattr(loader, "drop_last", False) is True
+        hint = (
+            "with drop_last=True the examples do not fill one batch; make batch_size smaller"
+            if dropped
+            else "pass at least one batch"
+        )
+        raise DataError(f"The {type(loader).__name__} of batches is empty (length 0): {hint}.")
+    return length
 
 
 def check_steps(name: str, steps: int | None) -> None:
     """Raise ``InvalidArgumentError`` unless a number of steps is None or at least 1."""
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise InvalidArgumentError(f"{name} is {steps!r}; it must be a whole number of at least 1.")
+    if steps is not None:
+        check_whole_number(name, steps, 1)
+
+
+def check_iterable(name: str, loader: Any) -> None:
+    """Raise ``InvalidTypeError`` unless something can be an iterable of batches.
+
+    Args:
+        name: What an error calls it.
+        loader: What the user passed where batches are expected.
+    """
+    if hasattr(loader, "__iter__"):
+        # Asked of the type, since a mock has every attribute.
+        table = hasattr(type(loader), "column_names") or hasattr(type(loader), "to_numpy")
+        if not (table or isinstance(loader, Tensor | np.ndarray | Mapping | str | bytes)):
+            return
+        what = f"{kind_of(loader)}, which does not give batches when it is iterated over"
+    else:
+        what = f"{kind_of(loader)}, which cannot be iterated over"
+    raise InvalidTypeError(
+        f"{name} is {what}. Pass a DataLoader, a list of batches, or a generator; arrays go to "
+        "fit, evaluate or predict, datasets to fit_dataset, evaluate_dataset or predict_dataset."
+    )
 
 
 def take(loader: Iterable[Any], steps: int | None, where: str) -> Iterator[Any]:
@@ -145,20 +187,46 @@ def take(loader: Iterable[Any], steps: int | None, where: str) -> Iterator[Any]:
                 return
             iterator, since_start = iter(loader), 0
             continue
+        except Exception as error:
+            _note_loading(error, taken + 1, where)
+            raise
         taken += 1
         since_start += 1
         yield raw
 
 
 def _dry(loader: Any, taken: int, steps: int | None, where: str) -> str:
+    where = where[0].upper() + where[1:]
     wanted = "" if steps is None else f" of the {steps} it should give"
     if iter(loader) is loader:
+        ended = f"ended after {taken} batches{wanted}" if taken else f"gave no batch{wanted}"
         return (
-            f"{where} ended after {taken} batches{wanted}: a generator can be read only once. "
+            f"{where} {ended}: a generator can be read only once. "
             "Pass a list, a DataLoader, an object whose __iter__ starts anew, or a generator "
             "that never ends together with a number of steps."
         )
     return f"{where} gave no batch{wanted}; check that the data is not empty."
+
+
+def _note_loading(error: Exception, number: int, where: str) -> None:
+    error.add_note(f"This happened while {where} was asked for batch {number}.")
+    if "stack expects each tensor to be equal size" in str(error):
+        error.add_note(
+            "The examples of a batch differ in size. Pass a collate_fn that pads them, for example "
+            "with torch.nn.utils.rnn.pad_sequence."
+        )
+
+
+def _as_tensors(dataset: Any) -> Any:
+    """Return a Hugging Face dataset that gives tensors, unless its user chose a format."""
+    if not (hasattr(type(dataset), "with_format") and hasattr(type(dataset), "column_names")):
+        return dataset
+    # One with examples by index says its format openly, an iterable one (datasets 4) does not.
+    if hasattr(type(dataset), "format"):
+        chosen = dataset.format["type"]
+    else:
+        chosen = getattr(dataset, "_formatting", None)
+    return dataset.with_format("torch") if chosen is None else dataset
 
 
 def _data_loader(dataset: Dataset[Any], options: dict[str, Any]) -> DataLoader[Any]:
@@ -167,10 +235,11 @@ def _data_loader(dataset: Dataset[Any], options: dict[str, Any]) -> DataLoader[A
             options.pop(excluded, None)
     if options.get("sampler") is not None:
         options.pop("shuffle", None)
+    check_keywords(DataLoader, options, "dataloader_kwargs")
     try:
         return DataLoader(dataset, **options)
-    except TypeError as error:
-        raise InvalidArgumentError(f"dataloader_kwargs do not fit DataLoader: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"These arguments do not fit DataLoader: {error}") from error
 
 
 def _without_defaults(options: dict[str, Any]) -> dict[str, Any]:

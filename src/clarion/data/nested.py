@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from clarion.errors import InvalidTypeError
+
 __all__ = [
     "concatenate",
-    "first_leaf",
+    "from_numpy",
     "map_structure",
     "numpy_to_torch",
     "torch_apply",
@@ -93,47 +95,53 @@ def torch_to(obj: Any, *args: Any, **kwargs: Any) -> Any:
     return torch_apply(obj, lambda tensor: tensor.to(*args, **kwargs))
 
 
-def first_leaf(obj: Any) -> Any:
-    """Return the first leaf of a structure, or None if it has none."""
-    while isinstance(obj, list | tuple | Mapping) and not isinstance(obj, PackedSequence):
-        if not obj:
-            return None
-        obj = next(iter(obj.values())) if isinstance(obj, Mapping) else obj[0]
-    return obj
-
-
 def concatenate(batches: Sequence[Any]) -> Any:
     """Return one structure whose arrays are those of the batches, one after the other.
 
     Args:
         batches: At least one structure, all of one shape. Arrays and tensors with at least one
             dimension are joined on axis 0. What cannot be joined (numbers, other objects,
-            arrays whose other dimensions differ) stays a sequence with one entry per batch.
+            arrays whose other dimensions differ) stays a list with one entry per batch.
     """
     first = batches[0]
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*(concatenate(part) for part in zip(*batches, strict=True)))
     if isinstance(first, list | tuple) and not isinstance(first, PackedSequence):
-        return type(first)([concatenate(part) for part in zip(*batches, strict=True)])
+        if any(len(batch) != len(first) for batch in batches):
+            return list(batches)
+        parts = [concatenate(part) for part in zip(*batches, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     if isinstance(first, Mapping):
         return {key: concatenate([batch[key] for batch in batches]) for key in first}
     if isinstance(first, Tensor | np.ndarray) and first.ndim > 0:
         if any(batch.shape[1:] != first.shape[1:] for batch in batches):
-            return batches
-        if isinstance(first, Tensor):
-            return torch.cat(list(batches))
-        return np.concatenate(batches)
-    return batches
+            return list(batches)
+        return torch.cat(list(batches)) if isinstance(first, Tensor) else np.concatenate(batches)
+    return list(batches)
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """Return a tensor that shares the array's memory, without torch's warning if read-only."""
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    with warnings.catch_warnings():
-        # The tensor is only read here; a user who writes into it writes into read-only memory.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+    """Return a tensor that shares the array's memory, without torch's warning if read-only.
+
+    What torch cannot share is copied: arrays that run backwards, as ``x[:, ::-1]`` does, and those
+    of another machine's byte order.
+
+    Raises:
+        InvalidTypeError: If the array holds no numbers.
+    """
+    if not array.dtype.isnative or any(stride < 0 for stride in array.strides):
+        array = array.astype(array.dtype.newbyteorder("="), order="C")
+    try:
+        if array.flags.writeable:
+            return torch.from_numpy(array)
+        with warnings.catch_warnings():
+            # The tensor is only read here; a user who writes into it writes into read-only memory.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(array)
+    except TypeError as error:
+        raise InvalidTypeError(
+            f"An ndarray of shape {array.shape} has the dtype {array.dtype}, which is no number "
+            "that torch knows. Encode text, dates and categories as numbers, or convert it with "
+            ".astype(...)."
+        ) from error
 
 
 def _is_array(leaf: Any) -> bool:

@@ -13,14 +13,25 @@ from torch.nn.utils.rnn import PackedSequence
 from clarion.data.batch import Batch
 from clarion.data.nested import from_numpy, map_structure
 from clarion.data.size import get_batch_size
-from clarion.errors import DataError, quoted
+from clarion.errors import DataError, InvalidTypeError, kind_of, quoted, suggestion
 
 __all__ = ["TARGET_KEYS", "Router"]
 
 TARGET_KEYS = ("labels", "label")
 """The keys of a batch's mapping that are the target, first found first."""
 
-_SMALL_INTEGERS = frozenset({torch.int32, torch.int16, torch.int8, torch.uint8})
+_REDUCED = frozenset({torch.bfloat16, torch.float16})
+_OTHER_INTEGERS = frozenset(
+    {
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.uint16,
+        torch.uint32,
+        torch.uint64,
+    }
+)
 
 
 class Router:
@@ -52,6 +63,7 @@ class Router:
         self._computes_loss = computes_loss
         self._parameters, self._takes_any = _parameters_of(network)
         self._reported: set[str] = set()
+        self._floating: Tensor | None = None  # a parameter, whose dtype inputs get; asked once
 
     def route(self, raw: Any, *, supervised: bool = True, where: str = "A batch") -> Batch:
         """Return the batch that a loader's raw batch means.
@@ -65,14 +77,13 @@ class Router:
             DataError: If the raw batch is neither a pair nor a mapping that fits the network.
         """
         if self._unpack is not None:
-            batch = self._unpack(raw)
+            batch = self._unpacked(raw, where)
         elif isinstance(raw, Mapping) and self._names_some(raw):
             batch = self._from_mapping(raw, supervised, where)
-        elif supervised:
+        elif supervised and not (self._computes_loss and _is_bare(raw)):
             batch = self._from_pair(raw, where)
         else:
-            one = isinstance(raw, list | tuple) and not isinstance(raw, PackedSequence)
-            batch = self._with_input(raw[0] if one and len(raw) == 1 else raw)
+            batch = self._with_input(raw[0] if _is_sequence(raw) and len(raw) == 1 else raw)
         if batch.size is None:
             values = (batch.inputs,) if batch.target is None else (batch.inputs, batch.target)
             batch.size = get_batch_size(*values)
@@ -81,24 +92,30 @@ class Router:
     def prepare(self, batch: Batch, device: torch.device | None) -> Batch:
         """Make the batch ready for the network: as tensors, on the device, in a dtype that works.
 
-        float64 becomes the network's dtype, and targets of small integers become int64, as the
+        float64 becomes the network's dtype (in targets float32 if that is a reduced one), floats
+        become float64 for a network of float64, and targets of other integers become int64, as the
         losses of torch want them; everything else stays as it is.
         """
-        dtype = _floating_dtype(self._network)
+        if self._floating is None:
+            self._floating = next(filter(Tensor.is_floating_point, self._network.parameters()), None)
+        dtype = None if self._floating is None else self._floating.dtype
+        target_dtype = torch.float32 if dtype in _REDUCED else dtype
 
-        def ready(leaf: Any) -> Any:
+        def ready(leaf: Any, dtype: torch.dtype | None = dtype) -> Any:
             if isinstance(leaf, np.ndarray):
                 leaf = from_numpy(leaf)
             if not isinstance(leaf, Tensor):
                 return leaf
-            wanted = dtype if leaf.dtype is torch.float64 else None
+            is_wide = leaf.dtype is torch.float64
+            widened = dtype is torch.float64 and leaf.is_floating_point()
+            wanted = dtype if is_wide or widened else None
             if device is None and wanted is None:
                 return leaf
             return leaf.to(device=device, dtype=wanted, non_blocking=True)
 
         def ready_target(leaf: Any) -> Any:
-            leaf = ready(leaf)
-            if isinstance(leaf, Tensor) and leaf.dtype in _SMALL_INTEGERS:
+            leaf = ready(leaf, target_dtype)
+            if isinstance(leaf, Tensor) and leaf.dtype in _OTHER_INTEGERS:
                 return leaf.long()
             return leaf
 
@@ -109,16 +126,29 @@ class Router:
             batch.target = map_structure(batch.target, ready_target)
         return batch
 
+    def _unpacked(self, raw: Any, where: str) -> Batch:
+        assert self._unpack is not None
+        try:
+            batch = self._unpack(raw)
+        except Exception as error:
+            error.add_note(f"This happened in unpack. {where} is {_described(raw)}.")
+            raise
+        if not isinstance(batch, Batch):
+            raise InvalidTypeError(
+                f"unpack returned {kind_of(batch)}; it must return a Batch, for example "
+                "clarion.Batch(args=(x,), target=y)."
+            )
+        return batch
+
     def _from_pair(self, raw: Any, where: str) -> Batch:
-        pair = isinstance(raw, list | tuple) and not isinstance(raw, PackedSequence)
-        if not pair or len(raw) != 2:
-            raise DataError(f"{where} is {_described(raw)}; {self._wanted()}")
+        if not _is_sequence(raw) or len(raw) != 2:
+            raise DataError(f"{where} is {_described(raw)}{self._remedy(raw)}")
         batch = self._with_input(raw[0])
         batch.target = raw[1]
         return batch
 
     def _with_input(self, x: Any) -> Batch:
-        if isinstance(x, list | tuple) and not isinstance(x, PackedSequence):
+        if _is_sequence(x):
             return Batch(tuple(x))
         if isinstance(x, Mapping) and self._covers(x):
             return Batch(kwargs=dict(x))
@@ -126,8 +156,8 @@ class Router:
 
     def _from_mapping(self, raw: Mapping[str, Any], supervised: bool, where: str) -> Batch:
         target_key = next((key for key in self._target_keys if key in raw), None)
-        if supervised and target_key is None:
-            raise DataError(f"{where} is {_described(raw)}; {self._wanted()}")
+        if supervised and target_key is None and not self._computes_loss:
+            raise DataError(f"{where} is {_described(raw)}{self._remedy(raw)}")
         taken = {key: value for key, value in raw.items() if self._takes(key)}
         if target_key is not None and not self._computes_loss:
             taken.pop(target_key, None)
@@ -155,12 +185,30 @@ class Router:
                 stacklevel=2,
             )
 
-    def _wanted(self) -> str:
-        keys = " or ".join(f'"{key}"' for key in self._target_keys)
+    def _remedy(self, raw: Any) -> str:
+        targets = " or ".join(f'"{key}"' for key in self._target_keys)
+        forward = f"{type(self._network).__name__}.forward ({', '.join(self._parameters)})"
+        if _is_bare(raw):
+            return (
+                ", without a target. Pass y beside x, as in fit(x, y), or batches that are pairs "
+                "(x, y)."
+            )
+        if isinstance(raw, Mapping) and any(key in raw for key in self._target_keys):
+            others = [str(key) for key in raw if key not in self._target_keys]
+            hint = next(filter(None, (suggestion(key, self._parameters) for key in others)), ".")
+            return (
+                f", none of which is a parameter of {forward}{hint} Rename the keys, or pass "
+                "unpack=..., a function that returns a Batch."
+            )
+        if isinstance(raw, Mapping) and self._names_some(raw):
+            spare = next((str(key) for key in raw if not self._takes(key)), "y")
+            return (
+                f", and none of them is the target: clarion looks for {targets}. "
+                f'Say which it is, as in Model(..., target_keys=("{spare}",)).'
+            )
         return (
-            f"clarion reads pairs (x, y) and mappings with {keys} whose other keys are parameters "
-            f"of {type(self._network).__name__}.forward ({', '.join(self._parameters) or 'none'}). "
-            "Pass unpack=..., a function that returns a Batch."
+            f"; clarion reads pairs (x, y) and mappings with {targets} whose other keys are "
+            f"parameters of {forward}. Pass unpack=..., a function that returns a Batch."
         )
 
 
@@ -175,18 +223,19 @@ def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
     return named, takes_any
 
 
-def _floating_dtype(network: nn.Module) -> torch.dtype | None:
-    for parameter in network.parameters():
-        if parameter.is_floating_point():
-            return parameter.dtype
-    return None
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) and not isinstance(value, PackedSequence)
+
+
+def _is_bare(raw: Any) -> bool:
+    return isinstance(raw, Tensor | np.ndarray | PackedSequence)
 
 
 def _described(raw: Any) -> str:
     if isinstance(raw, Mapping):
-        return f"a {type(raw).__name__} with keys {quoted(raw)}"
-    if isinstance(raw, list | tuple) and not isinstance(raw, PackedSequence):
-        return f"a {type(raw).__name__} of {len(raw)}"
+        return f"{kind_of(raw)} with keys {quoted(raw)}"
+    if _is_sequence(raw):
+        return f"{kind_of(raw)} of {len(raw)}"
     if hasattr(raw, "shape"):
         return f"one {type(raw).__name__} of shape {tuple(raw.shape)}"
-    return f"a {type(raw).__name__}"
+    return kind_of(raw)
