@@ -400,6 +400,16 @@ def test_a_resumed_file_that_has_gone_begins_anew(tmp_path, make_model, read_csv
     assert [row["epoch"] for row in read_csv(tmp_path / "log.csv")] == ["2"]
 
 
+def test_a_resumed_file_may_have_been_edited(tmp_path, make_model, read_csv):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,time,lr,loss,val_loss\n1.0,1,1,1,\n\n2.0,1,1,1,\n3.0,1,1,1,\n")
+    logger = CSVLogger(path)
+    logger.load_state_dict({"start": 0})
+    drive(logger, make_model(), (3, 1), (4, 1))
+    logger.on_train_end({})
+    assert [row["epoch"] for row in read_csv(path)] == ["1.0", "2.0", "3"]
+
+
 def test_a_resumed_file_loses_the_row_that_a_kill_has_cut(tmp_path, make_model, read_csv):
     path = tmp_path / "log.csv"
     path.write_text("epoch,time,lr,loss,val_loss\r\n1,0.1,0.1,0.1,\r\n2,0.1,0", newline="")

@@ -167,11 +167,11 @@ def _rows_before(
     complete = [row for row in rows if None not in row.values()]  # a kill may tear the last one
     keep = start
     for position in range(len(complete) - 1, start - 1, -1):
-        if complete[position]["epoch"] and int(complete[position]["epoch"]) < epoch_number:
+        if complete[position]["epoch"] and float(complete[position]["epoch"]) < epoch_number:
             keep = position + 1
             break
     for row in complete[keep:]:
-        if row["epoch"] or (batch_number is not None and int(row["batch"]) >= batch_number):
+        if row["epoch"] or (batch_number is not None and float(row["batch"]) >= batch_number):
             break
         keep += 1
     return keep

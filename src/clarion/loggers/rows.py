@@ -135,7 +135,7 @@ def read_rows(path: _StrPath, separator: str = ",") -> list[dict[str, str]]:
 def cut_rows(path: _StrPath, keep: int, separator: str = ",") -> None:
     """Leave the first ``keep`` rows of a CSV file and its header; the new file is put in place."""
     with open(path, newline="", encoding="utf-8") as file:
-        lines = list(csv.reader(file, delimiter=separator))
+        lines = [line for line in csv.reader(file, delimiter=separator) if line]
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=separator).writerows(lines[: keep + 1])
     atomic_lambda_save(path, lambda file: file.write(text.getvalue().encode()), (), open_mode="wb")
