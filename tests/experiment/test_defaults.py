@@ -1,0 +1,120 @@
+import pytest
+from torch import nn
+
+from clarion.errors import InvalidArgumentError
+from clarion.experiment.defaults import (
+    check_task,
+    choose_loss,
+    choose_metrics,
+    choose_monitor,
+    infer_mode,
+)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        ("classif", "classif"),
+        ("classification", "classif"),
+        ("classify", "classif"),
+        ("reg", "reg"),
+        ("regression", "reg"),
+        (None, None),
+    ],
+)
+def test_tasks_are_known_by_their_beginning(task, kind):
+    assert check_task(task) == kind
+
+
+def test_an_unknown_task_is_answered_with_the_nearest():
+    with pytest.raises(InvalidArgumentError, match=r'"clasification"; did you mean "classificat'):
+        check_task("clasification")
+    with pytest.raises(ValueError, match=r'no task "foo"\. Known: "classification"'):
+        check_task("foo")
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "own", "expected"),
+    [
+        ("classif", None, None, "cross_entropy"),
+        ("reg", None, None, "mse"),
+        (None, None, None, None),
+        ("reg", None, "l1", "l1"),
+        ("reg", "huber", "l1", "huber"),
+        (None, None, "l1", "l1"),
+    ],
+)
+def test_the_loss(task, given, own, expected):
+    network = nn.Linear(1, 1)
+    if own:
+        network.loss_function = own
+    assert choose_loss(network, task, given) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "given", "own", "expected"),
+    [
+        ("classif", "batch_metrics", None, None, ["accuracy"]),
+        ("classif", "epoch_metrics", None, None, ["f1"]),
+        ("classif", "batch_metrics", [], None, ["accuracy"]),
+        ("classif", "batch_metrics", [], ["topk"], ["topk"]),
+        ("classif", "batch_metrics", ["bin_acc"], ["topk"], ["bin_acc"]),
+        ("classif", "batch_metrics", None, [], ["accuracy"]),
+        ("reg", "batch_metrics", None, None, None),
+        ("reg", "epoch_metrics", None, ["r2"], ["r2"]),
+        (None, "epoch_metrics", None, None, None),
+    ],
+)
+def test_the_metrics(task, name, given, own, expected):
+    network = nn.Linear(1, 1)
+    if own is not None:
+        setattr(network, name, own)
+    assert choose_metrics(network, task, name, given) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "mode", "expected"),
+    [
+        ("classif", None, None, ("val_acc", "max")),
+        ("reg", None, None, ("val_loss", "min")),
+        (None, None, None, ("val_loss", "min")),
+        ("classif", "val_fscore_macro", None, ("val_fscore_macro", "max")),
+        ("classif", "val_loss", None, ("val_loss", "min")),
+        ("classif", None, "min", ("val_acc", "min")),
+        ("classif", "val_acc", "min", ("val_acc", "min")),
+        ("reg", "val_r2", None, ("val_r2", "max")),
+        (None, "loss", "max", ("loss", "max")),
+    ],
+)
+def test_what_is_watched(task, metric, mode, expected):
+    monitor = choose_monitor(task, monitoring=True, metric=metric, mode=mode)
+    assert (monitor.metric, monitor.mode) == expected
+
+
+def test_without_monitoring_nothing_is_watched():
+    monitor = choose_monitor("classif", monitoring=False, metric="val_acc", mode="max")
+    assert (monitor.metric, monitor.mode) == (None, None)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"mode='foo'.*\"min\".*\"max\""):
+        choose_monitor("reg", monitoring=True, metric=None, mode="foo")
+
+
+MORE = """
+acc val_acc val_bin_acc accuracy val_f1 fscore_micro val_fscore_macro f2 precision_macro val_recall
+auc val_AUROC val_roc_auc top1 val_top5 val_topk acc2 r2 val_kendall_tau iou matthews
+"""
+
+
+@pytest.mark.parametrize("metric", MORE.split())
+def test_more_is_better(metric):
+    assert infer_mode(metric) == "max"
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["loss", "val_loss", "mse", "val_mae", "acc_loss", "f1_error", "val_perplexity", "lr", "other"],
+)
+def test_less_is_better(metric):
+    assert infer_mode(metric) == "min"
