@@ -73,7 +73,7 @@ _MODULES = {
     "clarion.metrics.decomposable": "DecomposableMetric convert_decomposable_metric_to_object",
     "clarion.metrics.fscore": "BinaryF1 BinaryPrecision BinaryRecall F1 FBeta Precision Recall",
     "clarion.metrics.indexed": "IndexedArgumentMetric",
-    "clarion.metrics.kendall": "KendallTau",
+    "clarion.metrics.kendall": "KendallTau KendallTauPerRow",
     "clarion.metrics.names": (
         "camel_to_snake clean_metric_class_name clean_metric_func_name flatten_metric_names "
         "get_callables_and_names get_names_of_metric rename_doubles rename_doubles_from_list"
@@ -84,7 +84,9 @@ _MODULES = {
         "metric_funcs_dict register_metric_class register_metric_func unregister_metric_class"
     ),
     "clarion.metrics.regression": "MeanAbsoluteError MeanSquaredError R2 RootMeanSquaredError",
+    "clarion.metrics.rows": "RowMetric",
     "clarion.metrics.sklearn_metrics": "SKLearnMetrics",
+    "clarion.metrics.weighting": "register_target_weight",
     "clarion.model": "Model",
 }
 """Where each public name lives; `__init__.pyi` says the same to type checkers."""

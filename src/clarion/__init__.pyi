@@ -139,7 +139,7 @@ from clarion.metrics.fscore import (
     Recall as Recall,
 )
 from clarion.metrics.indexed import IndexedArgumentMetric as IndexedArgumentMetric
-from clarion.metrics.kendall import KendallTau as KendallTau
+from clarion.metrics.kendall import KendallTau as KendallTau, KendallTauPerRow as KendallTauPerRow
 from clarion.metrics.names import (
     camel_to_snake as camel_to_snake,
     clean_metric_class_name as clean_metric_class_name,
@@ -167,5 +167,7 @@ from clarion.metrics.regression import (
     MeanSquaredError as MeanSquaredError,
     RootMeanSquaredError as RootMeanSquaredError,
 )
+from clarion.metrics.rows import RowMetric as RowMetric
 from clarion.metrics.sklearn_metrics import SKLearnMetrics as SKLearnMetrics
+from clarion.metrics.weighting import register_target_weight as register_target_weight
 from clarion.model import Model as Model

@@ -32,7 +32,7 @@ def plot_history(
     save_extensions: Sequence[str] = ("png",),
     close: bool | None = None,
     fig_kwargs: Mapping[str, Any] | None = None,
-) -> "tuple[list[Figure], list[Axes]]":
+) -> "tuple[list[Figure], Sequence[Axes]]":
     """Draw a figure per metric, with the training's curve and the validation's.
 
     Args:

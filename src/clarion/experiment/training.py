@@ -36,7 +36,7 @@ from clarion.model import Model
 
 __all__ = ["Run", "TrainOptions", "train"]
 
-History = list[dict[str, Any]]
+_History = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Run:
         arguments: Its other arguments.
     """
 
-    fit: Callable[..., History]
+    fit: Callable[..., _History]
     data: tuple[Any, ...]
     arguments: dict[str, Any]
 
@@ -89,7 +89,7 @@ def train(
     monitor: Monitor,
     run: Run,
     options: TrainOptions,
-) -> History:
+) -> _History:
     """Train, going on where the training in the directory ended.
 
     Args:

@@ -1,14 +1,18 @@
 """The loss and the metrics of a model, updated and computed together."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
+from clarion.errors import quoted
 from clarion.metrics.base import StreamingMetric
 from clarion.metrics.decomposable import DecomposableMetric
 from clarion.metrics.names import Names, flatten_metric_names, names_as_list
+from clarion.metrics.rows import RowMetric
+from clarion.metrics.sklearn_metrics import SKLearnMetrics
 from clarion.metrics.values import values_by_name
 from clarion.metrics.wrapping import original_names
 
@@ -29,6 +33,9 @@ class MetricSet:
         batch_names: The name or names of each.
         epoch_metrics: Wrapped metrics, updated with each batch.
         epoch_names: The name or names of each.
+
+    Attributes:
+        failed: The names of the metric whose update raised an error last, quoted.
     """
 
     def __init__(
@@ -48,7 +55,8 @@ class MetricSet:
         self._epoch = [
             _Entry(m, n, epoch=True) for m, n in zip(epoch_metrics, epoch_names, strict=True)
         ]
-        self._dirty = False
+        self._dirty = self._under_way = False
+        self.failed = ""
 
     def modules(self) -> Iterator[nn.Module]:
         """Yield the loss and the metrics that are modules, which move with the model."""
@@ -58,19 +66,55 @@ class MetricSet:
 
     def update(self, y_pred: Any, y_true: Any, inputs: Any) -> list[Measured]:
         """Update every metric with a batch; return what the batch metrics returned for it."""
-        measured: list[Measured] = [
-            (entry.names, entry.own_names, entry.call(y_pred, y_true, inputs))
-            for entry in self._batch
-        ]
-        for entry in self._epoch:
-            entry.call(y_pred, y_true, inputs)
+        measured: list[Measured] = []
+        entry = None
+        try:
+            for entry in self._batch:
+                value = entry.call(y_pred, y_true, inputs)
+                measured.append((entry.names, entry.own_names, value))
+            for entry in self._epoch:
+                entry.call(y_pred, y_true, inputs)
+        except Exception:
+            self.failed = quoted(entry.names) if entry else ""
+            raise
         return measured
 
-    def start(self) -> None:
-        """Begin a pass: forget what a pass that ended by an error left behind."""
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Be in one pass inside: begin with nothing that a pass that failed left behind.
+
+        A pass inside another one, as when a batch hook evaluates, has sums of its own. Metrics
+        that cannot be set aside lose what they had gathered then, and a warning says so.
+        """
+        if self._under_way:
+            with self.aside():
+                yield from self._inner_pass()
+            return
         if self._dirty:
             self.reset()
-        self._dirty = True
+        self._dirty = self._under_way = True
+        try:
+            yield
+        finally:
+            self._under_way = False
+
+    def _inner_pass(self) -> Iterator[None]:
+        metrics = (self.loss, *self.batch_metrics, *self.epoch_metrics)
+        lost = [m for m in metrics if m is not None and _attribute_of_state(m) is None]
+        for metric in lost:
+            metric.reset()
+        if lost:
+            warnings.warn(
+                "The model is evaluated inside a train pass. What "
+                f"{quoted(type(metric).__name__ for metric in lost)} gathered so far cannot be set "
+                "aside, so the value over the epoch will cover the batches after this only. "
+                "Evaluate in on_epoch_end, or with another Model of the same network.",
+                stacklevel=2,
+            )
+        try:
+            yield
+        finally:
+            self._dirty = True  # the pass around this one goes on
 
     def compute(self, prefix: str) -> dict[str, Any]:
         """End a pass: return the values over it by name, still on the device, and reset.
@@ -101,20 +145,28 @@ class MetricSet:
     def aside(self) -> Iterator[None]:
         """Keep what is updated inside from the sums of a pass that may be under way.
 
-        Metrics that are no sums cannot be set aside; they are reset before the next pass.
+        What other metrics are updated with is forgotten before the next pass.
         """
-        metrics = [self.loss, *self.batch_metrics, *self.epoch_metrics]
-        summing = [metric for metric in metrics if issubclass(type(metric), _SUMMING)]
-        before = [metric.sums for metric in summing]
-        for metric in summing:
-            metric.sums = None
+        metrics = [
+            m for m in (self.loss, *self.batch_metrics, *self.epoch_metrics) if m is not None
+        ]
+        kept = [(metric, _attribute_of_state(metric)) for metric in metrics]
+        before = [(metric, name, getattr(metric, name)) for metric, name in kept if name]
+        for metric, name, state in before:
+            setattr(metric, name, type(state)() if name == "rows" else None)
         try:
             yield
         finally:
-            for metric, sums in zip(summing, before, strict=True):
-                metric.sums = sums
-            if len(summing) < sum(metric is not None for metric in metrics):
+            for metric, name, state in before:
+                setattr(metric, name, state)
+            if len(before) < len(metrics):
                 self._dirty = True
+
+
+def _attribute_of_state(metric: Any) -> str | None:
+    if issubclass(type(metric), _SUMMING):
+        return "sums"
+    return "rows" if issubclass(type(metric), RowMetric | SKLearnMetrics) else None
 
 
 class _Entry:
@@ -136,6 +188,5 @@ class _Entry:
 
 
 def _values(names: Sequence[str], own: Sequence[str], metric: Any) -> Mapping[str, Any]:
-    if issubclass(type(metric), DecomposableMetric):
-        return values_by_name(metric.compute_tensor(), names, own)
-    return values_by_name(metric.compute(), names, own)
+    value = metric.compute_tensor() if issubclass(type(metric), _SUMMING) else metric.compute()
+    return values_by_name(value, names, own)

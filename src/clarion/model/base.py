@@ -163,7 +163,7 @@ class ModelBase:
                 "LBFGS evaluates the loss several times a step, which clarion does not do yet. "
                 'Choose another optimizer, for example "adam".'
             )
-        if self.optimizer is self._built_optimizer:
+        if self._built_optimizer is not None and self.optimizer is self._built_optimizer:
             use_fused_update(self.optimizer)
         return self.optimizer
 
