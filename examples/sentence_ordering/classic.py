@@ -10,10 +10,11 @@ give the same numbers.
 from typing import Any
 
 from ordering.finish import finish
+from ordering.program import run
 from ordering.references import references
 from ordering.schedule import warmup_and_decay
 from ordering.scoring import KendallTau, RankingAccuracy, TargetLogits, ordering_loss
-from ordering.settings import Settings, from_command_line
+from ordering.settings import Settings
 from ordering.task import Task, prepare
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -102,4 +103,4 @@ def train(settings: Settings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    train(from_command_line())
+    run(train)

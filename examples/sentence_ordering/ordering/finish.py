@@ -11,8 +11,8 @@ import torch
 from clarion import __version__
 from clarion.console import say
 
-from .references import Results, without_prefix
-from .report import draw, table, write_results
+from .references import without_prefix
+from .report import Results, draw, table, write_json
 from .settings import Settings
 from .task import Task
 from .words import ordered_in_words
@@ -61,7 +61,7 @@ def finish(
         },
         "settings": dataclasses.asdict(settings),
     }
-    write_results(directory / "test_results.json", results)
+    write_json(directory / "test_results.json", results)
     draw(directory / "plot.png", history, rows, settings.steps * settings.batch_size)
     words = ordered_in_words(
         task.texts.test,
@@ -69,7 +69,7 @@ def finish(
         task.tokenizer,
         logits_of,
         count=settings.shown,
-        max_length=settings.text_tokens,
+        max_length=task.max_length,
     )
     if words:
         say(f"\nSome test texts, in the order that the network gives their sentences:\n\n{words}")

@@ -9,11 +9,9 @@ from clarion.console import say
 
 from .baseline import lexical_baseline
 from .corpus import Splits
+from .report import Results, write_json
 
-__all__ = ["Results", "references", "without_prefix"]
-
-Results = dict[str, float]
-"""``loss`` and the metrics by name."""
+__all__ = ["references", "without_prefix"]
 
 
 def references(
@@ -36,7 +34,7 @@ def references(
     lexical = lexical_baseline(texts.train, texts.test)
     say("Ordering the test texts with the untrained network ...")
     found = {"untrained": without_prefix(evaluate()), "lexical_baseline": lexical}
-    path.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(path, found)
     return found
 
 

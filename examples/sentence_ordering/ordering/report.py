@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .references import Results
-
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "table", "write_results"]
+__all__ = ["Results", "draw", "table", "write_json"]
+
+Results = dict[str, float]
+"""``loss`` and the metrics by name."""
 
 _COLUMNS = {"loss": "loss", "ranking_accuracy": "accuracy", "kendall_tau": "Kendall's tau"}
 
@@ -36,9 +37,11 @@ def table(rows: Mapping[str, Results], num_texts: int) -> str:
     return "\n".join(lines)
 
 
-def write_results(file: Path, results: Mapping[str, Any]) -> None:
-    """Write the results as JSON."""
-    file.write_text(json.dumps(results, indent=2, default=str) + "\n")
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all, so that a kill leaves nothing half written."""
+    beside = file.with_suffix(".tmp")
+    beside.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    beside.replace(file)
 
 
 def draw(

@@ -11,6 +11,8 @@ from jsonargparse import ArgumentParser
 
 from clarion.errors import InvalidArgumentError
 
+from .report import write_json
+
 __all__ = ["Settings", "from_command_line"]
 
 
@@ -110,13 +112,12 @@ class Settings:
         """
         free = {"directory", "shown"}
         own = {k: v for k, v in dataclasses.asdict(self).items() if k not in free}
-        text = json.dumps(own, indent=2, default=str)
         path = self.directory / "settings.json"
         if not path.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
-            path.write_text(text + "\n")
+            write_json(path, own)
             return
-        held, own = json.loads(path.read_text()), json.loads(text)
+        held, own = json.loads(path.read_text()), json.loads(json.dumps(own, default=str))
         other = [f"--{k} {held.get(k)} (now {v})" for k, v in own.items() if held.get(k) != v]
         if other:
             raise InvalidArgumentError(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Task", "prepare"]
 
+_MULTIPLE = 16  # what the lengths of batches are rounded up to
 _VALID_SEED, _TEST_SEED = 1, 2  # the same held-out examples whatever the seed of the training
 
 
@@ -36,6 +37,7 @@ class Task:
         train: The ``datasets`` split to train on, as long as the whole training.
         valid: The one to choose the best epoch by.
         test: The one to report on.
+        max_length: The most tokens of a text.
         collate: Makes a padded batch of examples.
         sampler: Batches of similar length; one epoch goes on where the last one ended.
         device: Where to train.
@@ -50,6 +52,7 @@ class Task:
     train: "Dataset"
     valid: "Dataset"
     test: "Dataset"
+    max_length: int
     collate: Callable[[list[dict[str, Any]]], Any]
     sampler: LengthBucketBatchSampler
     device: str
@@ -74,7 +77,7 @@ def prepare(settings: Settings) -> Task:
         for part in (texts.train, texts.valid, texts.test)
     )
     num_examples = settings.epochs * settings.steps * settings.batch_size
-    length = settings.text_tokens
+    length = _longest(settings.text_tokens, tokenizer.model_max_length)
     train_split = tokenized_split(
         train, tokenizer, max_length=length, seed=settings.seed, num_examples=num_examples
     )
@@ -93,7 +96,8 @@ def prepare(settings: Settings) -> Task:
         train=train_split,
         valid=tokenized_split(valid, tokenizer, max_length=length, seed=_VALID_SEED),
         test=tokenized_split(test, tokenizer, max_length=length, seed=_TEST_SEED),
-        collate=collate_function(tokenizer),
+        max_length=length,
+        collate=collate_function(tokenizer, _MULTIPLE),
         sampler=LengthBucketBatchSampler(
             [len(ids) for ids in train_split["input_ids"]],
             settings.batch_size,
@@ -104,3 +108,9 @@ def prepare(settings: Settings) -> Task:
         precision=best_precision(settings.precision, device),
         started=started,
     )
+
+
+def _longest(wanted: int, possible: int) -> int:
+    """Return the most tokens of a text, such that a rounded batch still fits the encoder."""
+    fitting = min(wanted, possible)
+    return fitting - fitting % _MULTIPLE if fitting > _MULTIPLE else fitting

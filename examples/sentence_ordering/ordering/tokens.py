@@ -123,7 +123,7 @@ def tokenized_split(
 
 
 def collate_function(
-    tokenizer: "PreTrainedTokenizerBase", pad_to_multiple_of: int = 16
+    tokenizer: "PreTrainedTokenizerBase", pad_to_multiple_of: int
 ) -> Callable[[list[dict[str, Any]]], Any]:
     """Return the function that pads examples to the longest of their batch.
 

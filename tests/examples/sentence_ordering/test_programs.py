@@ -37,6 +37,18 @@ def program(name: str) -> ModuleType:
     return module
 
 
+def word_tokenizer(cls: str, sep: str) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", cls, sep, *ORDINALS, *FILLERS]
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", cls_token=cls, sep_token=sep, pad_token="[PAD]"
+    )
+
+
 @pytest.fixture(scope="module")
 def passages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some 50 passages to train on; a word in each sentence tells its place."""
@@ -55,25 +67,35 @@ def passages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT with random weights and a vocabulary of its own."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForTokenClassification
 
     directory = tmp_path_factory.mktemp("tiny")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *ORDINALS, *FILLERS]
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        pad_token="[PAD]",
-    ).save_pretrained(directory)  # fmt: skip
+    tokenizer = word_tokenizer("[CLS]", "[SEP]")
+    tokenizer.save_pretrained(directory)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=64, max_position_embeddings=64, num_labels=1, initializer_range=0.2,
         hidden_dropout_prob=0.02, attention_probs_dropout_prob=0.02,
     )  # fmt: skip
     BertForTokenClassification(config).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def roberta(tmp_path: Path) -> Path:
+    """A RoBERTa, whose marker is called otherwise, and which is shorter than texts may be."""
+    from transformers import RobertaConfig, RobertaForTokenClassification
+
+    tokenizer = word_tokenizer("<s>", "</s>")
+    tokenizer.model_max_length = 30
+    tokenizer.save_pretrained(tmp_path / "roberta")
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=32, num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    RobertaForTokenClassification(config).save_pretrained(tmp_path / "roberta")
+    return tmp_path / "roberta"
 
 
 @pytest.fixture
@@ -186,6 +208,22 @@ def test_killed_and_run_again_it_ends_as_if_never_stopped(
     assert 2 <= epochs_in(killed.directory) < settings.epochs
     assert scores(program("train").train(killed)) == scores(whole)
     assert log_without_time(killed.directory) == log_without_time(settings.directory)
+
+
+@pytest.mark.slow
+def test_an_encoder_whose_marker_is_called_otherwise(
+    settings: Settings, roberta: Path, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings, model=str(roberta), text_tokens=512)
+    task = prepare(settings)
+    ids = torch.tensor(task.train[0]["input_ids"])
+    labels = torch.tensor(task.train[0]["labels"])
+    assert task.tokenizer.cls_token == "<s>"
+    assert torch.equal(ids == task.tokenizer.cls_token_id, labels != -100)
+    assert task.max_length == max(map(len, task.train["input_ids"])) == 16
+    model = program("train").make_model(task, settings)
+    loss, *_ = model.evaluate_dataset(task.test, collate_fn=task.collate, verbose=False)
+    assert math.isfinite(loss)
 
 
 def epochs_in(directory: Path) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from ordering.program import run
 from ordering.schedule import warmup_and_decay
 from ordering.settings import Settings, from_command_line
 
@@ -66,3 +67,19 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
     assert factors[:6] == pytest.approx([(i + 1) / 6 for i in range(6)])
     assert factors[99] == pytest.approx(1 / 94)
     assert factors[100] == 0.0
+
+
+def test_a_program_ends_with_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"InvalidArgumentError: --texts is 0; it must be"):
+        run(lambda settings: None, ["--texts", "0"])
+    with pytest.raises(SystemExit):
+        run(lambda settings: None, ["--text", "80"])
+    assert "--text" in capsys.readouterr().err
+
+
+def test_an_interrupted_program_says_how_to_go_on() -> None:
+    def train(settings: Settings) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="The same line goes on"):
+        run(train, [])

@@ -128,7 +128,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_batches_are_padded_to_a_multiple() -> None:
-    collate = collate_function(tokenizer_of("[CLS]"))
+    collate = collate_function(tokenizer_of("[CLS]"), 16)
     batch = collate([{"input_ids": [2, 5, 3], "labels": [0, -100, -100]},
                      {"input_ids": [2] * 17, "labels": [0] * 17}])  # fmt: skip
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
