@@ -205,9 +205,12 @@ def test_killed_and_run_again_it_ends_as_if_never_stopped(
     finally:
         victim.send_signal(signal.SIGKILL)
         victim.wait()
+    done = (killed.directory / "log.tsv").read_text().splitlines()[:3]
     assert 2 <= epochs_in(killed.directory) < settings.epochs
     assert scores(program("train").train(killed)) == scores(whole)
     assert log_without_time(killed.directory) == log_without_time(settings.directory)
+    # With their times in seconds: what was done has not been done again.
+    assert (killed.directory / "log.tsv").read_text().splitlines()[:3] == done
 
 
 @pytest.mark.slow
