@@ -1,22 +1,14 @@
 """Optimizers by name, and their state kept beside the parameters."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from clarion.errors import (
-    InvalidArgumentError,
-    InvalidTypeError,
-    UnknownArgumentError,
-    UnknownNameError,
-    quoted,
-    suggestion,
-)
+from clarion.engine.optimization import OPTIMIZERS, Optimization
+from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of
 
 __all__ = [
     "OPTIMIZERS",
@@ -26,26 +18,6 @@ __all__ = [
     "use_fused_update",
 ]
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    cls.__name__.lower(): cls
-    for cls in (
-        torch.optim.Adadelta,
-        torch.optim.Adagrad,
-        torch.optim.Adam,
-        torch.optim.AdamW,
-        torch.optim.SparseAdam,
-        torch.optim.Adamax,
-        torch.optim.ASGD,
-        torch.optim.LBFGS,
-        torch.optim.NAdam,
-        torch.optim.RAdam,
-        torch.optim.RMSprop,
-        torch.optim.Rprop,
-        torch.optim.SGD,
-    )
-}
-"""The optimizers that a name stands for."""
-
 _FUSED_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
 
 
@@ -53,9 +25,9 @@ def get_optimizer(optimizer: Any, network: nn.Module) -> Any:
     """Return the optimizer that the user means, over the network's trainable parameters.
 
     Args:
-        optimizer: An optimizer, the name of one in any case, a dict with the name under
-            ``"optim"`` and keyword arguments beside it, or None. SGD gets ``lr=0.01`` unless
-            given; the others have torch's defaults.
+        optimizer: An optimizer, the name of one in any case, an ``Optimization`` or a dict with the
+            name under ``"optim"`` and its arguments beside it, or None. SGD gets ``lr=0.01``
+            unless given; the others have torch's defaults.
         network: The network whose parameters it updates.
 
     Raises:
@@ -65,21 +37,16 @@ def get_optimizer(optimizer: Any, network: nn.Module) -> Any:
     """
     if optimizer is None:
         return None
-    if isinstance(optimizer, str):
-        return _built(optimizer, {}, network)
-    if isinstance(optimizer, Mapping):
-        options = dict(optimizer)
-        if "optim" not in options:
-            raise UnknownNameError(
-                f'optimizer is a dict with keys {quoted(options)}; it needs the key "optim" with '
-                'the name of the optimizer, as in {"optim": "adam", "lr": 1e-3}.'
-            )
-        return _built(options.pop("optim"), options, network)
+    optimization = Optimization.of(optimizer)
+    if optimization is not None:
+        if isinstance(optimization.optim, Optimizer):
+            _check_parameters(optimization.optim, network)
+        return optimization.build(network)
     if isinstance(optimizer, Optimizer):
         _check_parameters(optimizer, network)
         return optimizer
     raise InvalidTypeError(
-        f"optimizer is a {type(optimizer).__name__}; pass a torch.optim.Optimizer, a name such as "
+        f"optimizer is {kind_of(optimizer)}; pass a torch.optim.Optimizer, a name such as "
         '"adam", a dict such as {"optim": "adam", "lr": 1e-3}, or None.'
     )
 
@@ -124,33 +91,6 @@ def relink_parameters(optimizer: Any, before: Mapping[str, Tensor], network: nn.
     for old, new in renewed.items():
         if old in optimizer.state:
             optimizer.state[new] = optimizer.state.pop(old)
-
-
-def _built(name: Any, options: dict[str, Any], network: nn.Module) -> Optimizer:
-    key = str(name).lower()
-    if key not in OPTIMIZERS:
-        raise UnknownNameError(
-            f'Unknown optimizer "{name}"{suggestion(key, OPTIMIZERS)} '
-            f"Known: {quoted(sorted(OPTIMIZERS))}. A torch.optim.Optimizer works too."
-        )
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if not parameters:
-        raise InvalidArgumentError(
-            f'The network has no trainable parameter for the optimizer "{name}". '
-            "Pass optimizer=None to evaluate only, or unfreeze a parameter with requires_grad_()."
-        )
-    cls = OPTIMIZERS[key]
-    known = inspect.signature(cls).parameters
-    for option in options:
-        if option not in known or option == "params":
-            hint = suggestion(option, known)
-            raise UnknownArgumentError(
-                f'{cls.__name__} has no argument "{option}"{hint} '
-                f"Its arguments: {quoted(known.keys() - {'params'})}."
-            )
-    if key == "sgd":
-        options = {"lr": 0.01, **options}
-    return cls(parameters, **options)
 
 
 def _can_fuse(group: dict[str, Any]) -> bool:

@@ -1,14 +1,25 @@
 """The way from a loss to new weights."""
 
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from clarion.callbacks.hooks import CallbackList
-from clarion.engine.precision import Precision
+from clarion.data.batch import Batch
+from clarion.engine.averaging import WeightAverage
+from clarion.engine.clipping import ClipGradients
+from clarion.engine.parts import Plan, UpdatePart
+from clarion.engine.precision import Precision, ScaledMixed
 from clarion.engine.state import Progress
+from clarion.errors import InvalidArgumentError
 
-__all__ = ["Update"]
+__all__ = ["Update", "needs_closure"]
 
 
 class Update:
@@ -19,6 +30,11 @@ class Update:
         precision: In which arithmetic gradients are made.
         hooks: The callbacks that hear of each optimizer step.
         progress: Where optimizer steps are counted.
+        parts: What takes part in each step, in this order.
+
+    Attributes:
+        window: The batches of the step under way, kept for those who evaluate the gradients more
+            than once a step; None if nobody does.
     """
 
     def __init__(
@@ -27,15 +43,61 @@ class Update:
         precision: Precision,
         hooks: CallbackList,
         progress: Progress,
+        parts: Sequence[UpdatePart] = (),
     ) -> None:
         self.optimizer = optimizer
         self._precision = precision
         self._hooks = hooks
         self._progress = progress
+        self._parts = list(parts)
+        self._before = _overridden(self._parts, "before_step")
+        self._after = _overridden(self._parts, "after_step")
+        self._closure = needs_closure(optimizer)
+        several = self._closure or any(part.reevaluates for part in self._parts)
+        if several and isinstance(precision, ScaledMixed):
+            raise InvalidArgumentError(
+                'precision="fp16-mixed" scales the loss once a step, and this update evaluates it '
+                'several times. Use precision="bf16-mixed" or "32".'
+            )
+        self.window: list[Batch] | None = [] if several else None
+        self._loss: Any = 0.0
+
+    def begin(self, plan: Plan) -> None:
+        """Prepare for a training."""
+        for part in self._parts:
+            part.begin(plan)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare for the train pass of an epoch."""
+        for part in self._parts:
+            part.begin_epoch(epoch)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Tell that the train pass of an epoch is done."""
+        for part in self._parts:
+            part.end_epoch(epoch)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Put averaged weights, if there are any, into the network inside."""
+        average = next((part for part in self._parts if isinstance(part, WeightAverage)), None)
+        if average is None:
+            yield
+            return
+        with average.applied():
+            yield
+
+    def measured(self) -> list[tuple[tuple[str, ...], tuple[str, ...], Tensor]]:
+        """Return what was measured at the last step, with names, for the logs of its batch."""
+        norms = [part.norm for part in self._parts if isinstance(part, ClipGradients)]
+        name = ("grad_norm",)
+        return [(name, name, norm) for norm in norms if norm is not None]
 
     def clear(self) -> None:
         """Forget the gradients of the step before."""
         self.optimizer.zero_grad()
+        if self.window is not None:
+            self.window, self._loss = [], 0.0
 
     def backward(self, loss: Tensor, share: float | Tensor) -> None:
         """Add the gradients of a loss, weighted by its share of the optimizer step."""
@@ -45,15 +107,65 @@ class Update:
         elif share != 1.0:
             loss = loss * share
         self._precision.backward(loss)
+        if self.window is not None:
+            self._loss = self._loss + loss.detach()
 
-    def apply(self) -> None:
-        """Step the optimizer: the gradients are complete."""
-        hooks = self._hooks
-        step = self._progress.step + 1
+    def apply(self, repeat: Callable[[Batch], None] | None = None) -> None:
+        """Step the optimizer: the gradients are complete.
+
+        Args:
+            repeat: What runs a batch of the ``window`` forward and backward at the present
+                weights; for updates that evaluate the gradients several times.
+        """
+        hooks, done = self._hooks, self._progress.step
+        step = done + 1
+        again = None if repeat is None else partial(self._again, repeat)
         self._precision.finish_gradients(self.optimizer)
+        for before in self._before:
+            before(done, again)
         if "on_optimizer_step_begin" in hooks:
             hooks.fire("on_optimizer_step_begin", step)
-        self._precision.step(self.optimizer)
+        if self._closure and again is not None:
+            closure: Any = _Closure(self._loss, again)
+            self.optimizer.step(closure)
+        else:
+            self._precision.step(self.optimizer)
         self._progress.step = step
+        for after in self._after:
+            after(step)
         if "on_optimizer_step_end" in hooks:
             hooks.fire("on_optimizer_step_end", step)
+
+    def _again(self, repeat: Callable[[Batch], None]) -> Tensor:
+        self.optimizer.zero_grad()
+        self._loss = 0.0
+        for batch in self.window or ():
+            repeat(batch)
+        loss: Tensor = self._loss
+        return loss
+
+
+class _Closure:
+    """What an optimizer calls for the loss; it is known, with its gradients, the first time."""
+
+    def __init__(self, loss: Tensor, again: Callable[[], Tensor]) -> None:
+        self._known: Tensor | None = loss
+        self._again = again
+
+    def __call__(self) -> Tensor:
+        loss, self._known = self._known, None
+        return self._again() if loss is None else loss
+
+
+def needs_closure(optimizer: Any) -> bool:
+    """Return whether the optimizer's step evaluates the loss itself, as that of LBFGS does."""
+    cls = type(optimizer)
+    if not issubclass(cls, Optimizer):  # a stand-in for one
+        return False
+    closure = inspect.signature(cls.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _overridden(parts: list[UpdatePart], hook: str) -> list[Any]:
+    plain = getattr(UpdatePart, hook)
+    return [getattr(part, hook) for part in parts if getattr(type(part), hook) is not plain]

@@ -1,0 +1,170 @@
+"""Weights averaged over the course of a training."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from clarion.engine.parts import Plan, UpdatePart
+from clarion.errors import CheckpointError, InvalidArgumentError
+
+__all__ = ["WeightAverage"]
+
+
+class WeightAverage(UpdatePart):
+    """An average of the weights that the optimizer changes, kept beside them.
+
+    ``"ema"`` follows every optimizer step with an exponential moving average: the average becomes
+    ``decay * average + (1 - decay) * weights``. With ``warmup`` the decay is at most
+    ``(1 + n) / (10 + n)`` after n averages, so that a short training forgets where it began.
+    ``"swa"`` is the plain mean of the weights at the ends of epochs from ``start`` on. Both begin
+    as a copy of the first weights that they see. Reduced floats are averaged in float32. Buffers,
+    such as batch statistics, are not averaged: the network's present ones go with the average.
+
+    Args:
+        network: The network, which knows the parameters' names.
+        optimizer: The optimizer; what it holds is averaged.
+        kind: ``"ema"`` or ``"swa"``.
+        decay: The decay of ``"ema"``, in [0, 1).
+        warmup: Whether the decay of ``"ema"`` grows to its value.
+        start: The first epoch that counts in ``"swa"``, or the share of the epochs before it.
+
+    Attributes:
+        count: How often weights have been taken into the average.
+
+    Source:
+        Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv:1803.05407 (SWA). The warm-up is
+        that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    name = "average"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        kind: str = "ema",
+        *,
+        decay: float = 0.999,
+        warmup: bool = True,
+        start: float = 0.75,
+    ) -> None:
+        self._network = network
+        self._optimizer = optimizer
+        self._kind = kind
+        self._decay = decay
+        self._warmup = warmup
+        self._start = start
+        self._first_epoch: int | None = None
+        self._average: list[Tensor] = []
+        self._inside = False
+        self.count = 0
+
+    def begin(self, plan: Plan) -> None:
+        """Work out the first epoch that counts; begin a new average with a new training."""
+        if plan.done_steps == 0:
+            self._average, self.count = [], 0
+        if self._kind == "swa":
+            self._first_epoch = self._epoch_of(plan.epochs)
+
+    def after_step(self, step: int) -> None:
+        """Take the new weights into the moving average."""
+        if self._kind == "ema":
+            decay = self._decay
+            if self._warmup:
+                decay = min(decay, (1 + self.count) / (10 + self.count))
+            self._take(1.0 - decay)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Take the weights at the end of an epoch into the mean."""
+        if self._first_epoch is not None and epoch >= self._first_epoch:
+            self._take(1.0 / (self.count + 1))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average into the network inside, and the trained weights back afterwards.
+
+        Without an average so far, and inside of itself, this changes nothing.
+        """
+        if not self._average or self._inside:
+            yield
+            return
+        weights = self._weights()
+        trained = [weight.detach().clone() for weight in weights]
+        self._inside = True
+        try:
+            _copy(self._placed(weights), weights)
+            yield
+        finally:
+            _copy(trained, weights)
+            self._inside = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count and the average by the names of the parameters."""
+        names = self._names() if self._average else []
+        return {"count": self.count, "weights": dict(zip(names, self._average, strict=True))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the count and the average.
+
+        Raises:
+            CheckpointError: If it is the average of other parameters.
+        """
+        saved = state["weights"]
+        names = self._names()
+        if saved and set(saved) != set(names):
+            raise CheckpointError(
+                "The averaged weights in the checkpoint are those of other parameters. Build the "
+                "same network and the same optimizer."
+            )
+        self.count = int(state["count"])
+        self._average = [saved[name].detach().clone() for name in names] if saved else []
+
+    def _take(self, weight: float) -> None:
+        weights = [parameter.detach() for parameter in self._weights()]
+        if not self._average:
+            self._average = [_wide(value).clone() for value in weights]
+        else:
+            average = self._placed(weights)
+            torch._foreach_lerp_(average, [_wide(value) for value in weights], weight)
+        self.count += 1
+
+    def _weights(self) -> list[Parameter]:
+        listed = (p for group in self._optimizer.param_groups for p in group["params"])
+        return [parameter for parameter in listed if parameter.is_floating_point()]
+
+    def _names(self) -> list[str]:
+        names = {parameter: name for name, parameter in self._network.named_parameters()}
+        return [names[parameter] for parameter in self._weights()]
+
+    def _placed(self, weights: list[Any]) -> list[Tensor]:
+        """Return the average on the devices of the weights, which may have moved."""
+        if any(a.device != w.device for a, w in zip(self._average, weights, strict=True)):
+            pairs = zip(self._average, weights, strict=True)
+            self._average = [average.to(weight.device) for average, weight in pairs]
+        return self._average
+
+    def _epoch_of(self, epochs: int | None) -> int:
+        if isinstance(self._start, int):
+            return self._start
+        if epochs is None:
+            raise InvalidArgumentError(
+                f"average: start={self._start} is a share of the epochs, whose number is unknown. "
+                "Say the first epoch as a whole number."
+            )
+        return min(math.floor(self._start * epochs) + 1, epochs)
+
+
+@torch.no_grad()
+def _copy(values: list[Tensor], weights: list[Parameter]) -> None:
+    # In place: compiled graphs and wrappers of the network hold on to the tensors.
+    torch._foreach_copy_([weight.data for weight in weights], values)
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
