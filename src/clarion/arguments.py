@@ -39,20 +39,24 @@ def checked_arguments(func: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
-def check_keywords(target: Callable[..., Any], given: Iterable[str], argument: str) -> None:
+def check_keywords(
+    target: Callable[..., Any], given: Iterable[str], argument: str, own: Iterable[str] = ()
+) -> None:
     """Raise ``UnknownArgumentError`` if keyword arguments do not fit what they are meant for.
 
     Args:
         target: The class or function that will get them.
         given: Their names.
         argument: The argument that they were passed in, for example ``dataloader_kwargs``.
+        own: Arguments of the target that clarion itself passes.
     """
     parameters = inspect.signature(target).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    raised = [key for key in given if key not in parameters]
-    if raised:
-        raise _unknown(f"{argument}: {target.__name__}", raised, list(parameters))
+    known = [name for name in parameters if name not in own]
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise _unknown(f"{argument}: {target.__name__}", unknown, known)
 
 
 def check_whole_number(name: str, value: Any, least: int) -> None:

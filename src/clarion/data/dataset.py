@@ -58,8 +58,10 @@ def common_length(named: dict[str, Any]) -> int:
             _collect(name, structure, lengths)
     if len(set(lengths.values())) > 1:
         # The first of each length: of a hundred arrays nobody wants to read all.
-        firsts = {length: name for name, length in reversed(lengths.items())}
-        listed = ", ".join(f"{name} has {length}" for length, name in reversed(firsts.items()))
+        firsts: dict[int, str] = {}
+        for name, length in lengths.items():
+            firsts.setdefault(length, name)
+        listed = ", ".join(f"{name} has {length}" for length, name in firsts.items())
         raise LengthMismatchError(
             f"The arrays have different numbers of examples: {listed}. "
             "Each example needs one entry in every array; check how they were built."

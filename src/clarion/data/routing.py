@@ -97,7 +97,9 @@ class Router:
         losses of torch want them; everything else stays as it is.
         """
         if self._floating is None:
-            self._floating = next(filter(Tensor.is_floating_point, self._network.parameters()), None)
+            self._floating = next(
+                filter(Tensor.is_floating_point, self._network.parameters()), None
+            )
         dtype = None if self._floating is None else self._floating.dtype
         target_dtype = torch.float32 if dtype in _REDUCED else dtype
 

@@ -1,70 +1,192 @@
 """Failures of a step, told in the words of whoever passed the data."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from clarion.data.batch import Batch
-from clarion.errors import ClarionError, DataError, StepError
+from clarion.engine.stage import Stage
+from clarion.errors import ClarionError, DataError, StepError, kind_of, quoted
 
-__all__ = ["explained"]
+__all__ = ["explain", "explain_backward", "explain_network"]
 
-_LIKELY = (IndexError, RuntimeError, TypeError, ValueError)
+# Of these classes exactly: a class below them (out of memory, the user's own) means more.
+_ABOUT_VALUES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+_MOST_PARTS = 6
+_MOST_CHARACTERS = 300
 
 
-@contextmanager
-def explained(part: str, prediction: Any, batch: Batch, number: int) -> Iterator[None]:
-    """Say which batch failed, with shapes and dtypes, and what would help.
+def explain(
+    error: Exception, part: str, stage: Stage, number: int, prediction: Any, batch: Batch
+) -> None:
+    """Raise an error that says which batch failed, with shapes and what would help.
+
+    An error that is not about the values of the batch gains a note instead, and this returns.
 
     Args:
-        part: What is computed inside, ``loss`` or ``metrics``.
+        error: What was raised.
+        part: What was computed, for example ``loss``.
+        stage: The stage.
+        number: The number of the batch.
         prediction: The prediction.
         batch: The batch.
-        number: The number of the batch.
 
     Raises:
-        StepError: If something inside failed on its values.
+        StepError: If something failed on its values.
+        DataError: If clarion itself found the values wrong.
     """
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"Batch {number}: {error}") from error
-    except ClarionError:
-        raise
-    except _LIKELY as error:
-        facts = f"y_pred {_described(prediction)}, y_true {_described(batch.target)}"
-        remedy = _remedy(prediction, batch.target, error)
-        raise StepError(f"The {part} failed on batch {number}: {facts}. {remedy}") from error
+    place = f"{stage.name} batch {number}"
+    if type(error) is DataError:
+        raise DataError(f"The {part} failed on {place}: {error}") from error.__cause__
+    if isinstance(error, ClarionError):
+        return
+    facts = f"y_pred {_described(prediction)}, y_true {_described(batch.target)}"
+    if type(error) in _ABOUT_VALUES:
+        remedy = _remedy(error, prediction, batch.target)
+        raise StepError(f"The {part} failed on {place}: {facts}. {remedy}") from error
+    error.add_note(f"This happened in the {part}, on {place}: {facts}.")
 
 
-def _remedy(prediction: Any, target: Any, error: Exception) -> str:
+def explain_network(error: Exception, stage: Stage, number: int, batch: Batch) -> None:
+    """Add a note to an error of the network: the batch, what it was called with, a remedy.
+
+    Args: see `explain`.
+    """
+    called = [_described(value) for value in batch.args]
+    called += [f"{key}={_described(value)}" for key, value in batch.kwargs.items()]
+    error.add_note(
+        f"This happened in the network, on {stage.name} batch {number}, called with: "
+        f"{_listed(called)}."
+    )
+    remedy = _network_remedy(error, stage, batch)
+    if remedy:
+        error.add_note(remedy)
+
+
+def explain_backward(error: Exception, loss: Any, stage: Stage, number: int) -> None:
+    """Raise an error that says why a loss has no gradient; return if it has one.
+
+    Args: see `explain`.
+
+    Raises:
+        StepError: If nothing could be trained with this loss.
+    """
+    place = f"{stage.name} batch {number}"
+    if not isinstance(loss, Tensor):
+        raise StepError(
+            f"The loss function returned {kind_of(loss)} on {place}; to train, it must return a "
+            "tensor of shape () that is computed from y_pred, without .item() or float()."
+        ) from error
+    if not loss.requires_grad:
+        raise StepError(
+            f"The loss on {place} does not depend on any weight that trains, so there is no "
+            "gradient. Compute it from y_pred without .detach(), argmax or torch.no_grad(), and "
+            "check that weights have requires_grad=True."
+        ) from error
+    error.add_note(f"This happened in the backward pass, on {place}.")
+
+
+def _remedy(error: Exception, prediction: Any, target: Any) -> str:
     text = str(error)
-    if isinstance(error, IndexError) and "out of bounds" in text and isinstance(prediction, Tensor):
-        classes = prediction.shape[1] if prediction.ndim > 1 else prediction.shape[-1]
+    said = f"It said: {_first_line(error)}"
+    if prediction is None:
+        return "The network returned None; let its forward end with a return."
+    if not isinstance(prediction, Tensor) and isinstance(error, AttributeError | TypeError):
+        return f"{said}. {_remedy_for_structure(prediction)}"
+    if target is None:
+        return f"The batch has no target. {said}"
+    if not isinstance(prediction, Tensor) or not isinstance(target, Tensor):
+        return said
+    if isinstance(error, IndexError) and "out of bounds" in text:
+        return _remedy_for_index(prediction, text)
+    if "between 0 and 1" in text:
         return (
-            f"{text.rstrip('.')}: the network has {classes} outputs, so class indices run from 0 "
-            f"to {classes - 1}. Give it one output per class, or count the classes from 0."
+            "This loss compares probabilities, from 0 to 1: let the network end with a sigmoid, "
+            'or choose "bce_with_logits", which takes any numbers.'
         )
-    if isinstance(target, Tensor) and isinstance(prediction, Tensor):
-        by_class = prediction.ndim > target.ndim and target.is_floating_point()
-        if (
-            by_class and "expected scalar type Long" in text
-        ) or "not implemented for 'Float'" in text:
-            return (
-                '"cross_entropy" takes class indices: convert the target with y.long(), or choose '
-                'a loss for real values such as "mse".'
-            )
-    first_line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return f"It said: {first_line}"
+    if target.is_floating_point() and "Long" in text:
+        return (
+            f"{said}. Class indices are whole numbers: convert the target with y.long(), or "
+            'choose a loss for real values such as "mse".'
+        )
+    if prediction.ndim and target.ndim and len(prediction) != len(target):
+        return (
+            f"y_pred has {len(prediction)} examples and y_true {len(target)}; each example needs "
+            "one target, in the same order."
+        )
+    return said
+
+
+def _remedy_for_structure(prediction: Any) -> str:
+    if isinstance(prediction, Mapping):
+        first = "logits" if "logits" in prediction else next(iter(prediction), "...")
+        held, key = f"{kind_of(prediction)} with keys {quoted(prediction)}", f'"{first}"'
+    elif isinstance(prediction, list | tuple):
+        held, key = f"{kind_of(prediction)} of {len(prediction)}", "0"
+    else:
+        return f"The network returned {kind_of(prediction)}; here a tensor was expected."
+    return (
+        f"The network returned {held}, and a tensor was expected. Say which part counts with "
+        f"Model(..., prediction_key={key}), or use a function that takes the whole."
+    )
+
+
+def _remedy_for_index(prediction: Tensor, text: str) -> str:
+    classes = prediction.shape[1] if prediction.ndim > 1 else prediction.shape[-1]
+    text = text.rstrip(".")
+    if classes == 1:
+        return (
+            f"{text}: the network has a single output. Give it one output per class; or, for two "
+            'classes by one output, choose the loss "bce_with_logits".'
+        )
+    return (
+        f"{text}: the network has {classes} outputs, so class indices run from 0 to {classes - 1}. "
+        "Give it one output per class, count the classes from 0, or mark what is to be ignored "
+        "with -100."
+    )
+
+
+def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
+    text = str(error)
+    if isinstance(error, TypeError) and "argument" in text and len(batch.args) > 1:
+        if stage.name == "predict" and len(batch.args) == 2:
+            return "If the batches are pairs (x, y), pass has_ground_truth=True."
+        return "A tuple or list of inputs is one argument each; pass a single input bare."
+    floats = isinstance(error, RuntimeError) and ("dtype" in text or "type" in text)
+    integers = [v for v in batch.args if isinstance(v, Tensor) and not v.is_floating_point()]
+    if floats and integers:
+        return (
+            f"The input is {_dtype(integers[0])}, and layers like Linear and Conv compute in "
+            "floats: convert it with x.float(), and divide pixels by 255."
+        )
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    first = text.splitlines()[0][:_MOST_CHARACTERS].rstrip(".") if text else ""
+    if isinstance(error, KeyError) or not first:
+        return f"{type(error).__name__}: {first}".rstrip(": ")
+    return first
 
 
 def _described(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+        return f"{tuple(value.shape)} {_dtype(value)}"
     if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {', '.join(_described(item) for item in value)}"
+        return f"{kind_of(value)} of [{_listed([_described(item) for item in value])}]"
     if isinstance(value, Mapping):
-        return "a mapping of " + ", ".join(f'"{k}" {_described(v)}' for k, v in value.items())
-    return f"a {type(value).__name__}"
+        entries = [f'"{key}" {_described(item)}' for key, item in value.items()]
+        return f"{kind_of(value)} of [{_listed(entries)}]"
+    return kind_of(value)
+
+
+def _listed(parts: list[str]) -> str:
+    more = len(parts) - _MOST_PARTS
+    shown = parts[:_MOST_PARTS] + ([f"and {more} more"] if more > 0 else [])
+    return ", ".join(shown)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,7 +1,7 @@
 """The only loop over batches, and the epochs made of it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,7 @@ from clarion.engine.logs import Logs, to_floats
 from clarion.engine.stage import TRAIN, VALID, Stage
 from clarion.engine.step import Output, predict_step, score_step, train_step
 
-__all__ = ["Source", "Training", "fit", "run_pass", "run_stage"]
+__all__ = ["Source", "Training", "fit", "mode", "run_pass", "run_stage"]
 
 _Keep = Callable[[Batch, Output], None]
 
@@ -85,6 +85,18 @@ def run_stage(
         return _hooked_pass(engine, stage, source, keep)
 
 
+@contextmanager
+def mode(network: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put a network into train or eval mode inside, and every part of it back into its own."""
+    before = [(module, module.training) for module in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
+
+
 def run_pass(
     engine: Engine, stage: Stage, batches: Iterable[Batch], keep: _Keep | None = None
 ) -> None:
@@ -103,7 +115,7 @@ def run_pass(
     for number, batch in enumerate(batches, start=1):
         if begins:
             hooks.fire(stage.batch_begin, number, {})
-        output = step(engine, batch, number)
+        output = step(engine, batch, stage, number)
         if keep is not None:
             keep(batch, output)
         if stage.trains:
@@ -118,7 +130,7 @@ def run_pass(
             break
 
 
-_STEPS: dict[str, Callable[[Engine, Batch, int], Output]] = {
+_STEPS: dict[str, Callable[[Engine, Batch, Stage, int], Output]] = {
     "train": train_step,
     "valid": score_step,
     "test": score_step,
@@ -131,17 +143,20 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
     start = perf_counter()
     hooks.fire("on_epoch_begin", epoch, {})
     where = f"the train loader in epoch {epoch}"
-    with _mode(engine.network, training=True), torch.enable_grad():
-        engine.metrics.start()
-        batches = _batches(engine, training.train, where)
-        run_pass(
-            engine,
-            TRAIN,
-            group_by_step(
-                batches, training.batches_per_step, engine.objective.weigh, engine.strategy.total
-            ),
-        )
-    logs = to_floats(engine.metrics.compute(TRAIN.prefix))
+    with engine.metrics.one_pass():
+        with mode(engine.network, training=True), torch.enable_grad():
+            batches = _batches(engine, training.train, where)
+            run_pass(
+                engine,
+                TRAIN,
+                group_by_step(
+                    batches,
+                    training.batches_per_step,
+                    engine.objective.weigh,
+                    engine.strategy.total,
+                ),
+            )
+        logs = to_floats(engine.metrics.compute(TRAIN.prefix))
     if training.valid is not None:
         with preserved_random_state():
             valid_logs = _hooked_pass(engine, VALID, training.valid)
@@ -155,13 +170,12 @@ def _hooked_pass(
 ) -> dict[str, Any]:
     start = perf_counter()
     engine.hooks.fire(stage.begin, {})
-    if stage.scores:
-        engine.metrics.start()
-    with _mode(engine.network, training=False), torch.no_grad():
-        run_pass(engine, stage, _batches(engine, source, f"the {stage.name} loader"), keep)
     logs: dict[str, Any] = {"time": 0.0}
-    if stage.scores:
-        logs |= to_floats(engine.metrics.compute(stage.prefix))
+    with engine.metrics.one_pass() if stage.scores else nullcontext():
+        with mode(engine.network, training=False), torch.no_grad():
+            run_pass(engine, stage, _batches(engine, source, f"the {stage.name} loader"), keep)
+        if stage.scores:
+            logs |= to_floats(engine.metrics.compute(stage.prefix))
     logs["time"] = perf_counter() - start
     engine.hooks.fire(stage.end, logs)
     return logs
@@ -181,16 +195,6 @@ def _batch_logs(stage: Stage, batch: Batch, output: Output, number: int, seconds
     plain = {"batch": number, "size": batch.size, "time": seconds}
     loss = output.loss if output.loss is None else output.loss.detach()
     return Logs(plain, [(("loss",), ("loss",), loss), *output.measured], stage.prefix)
-
-
-@contextmanager
-def _mode(network: nn.Module, *, training: bool) -> Iterator[None]:
-    before = network.training
-    network.train(training)
-    try:
-        yield
-    finally:
-        network.train(before)
 
 
 @contextmanager

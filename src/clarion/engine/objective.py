@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clarion.data.batch import Batch
 from clarion.data.size import get_batch_size
-from clarion.errors import InvalidArgumentError, quoted
+from clarion.errors import InvalidArgumentError, kind_of, quoted, suggestion
 from clarion.metrics.alignment import Aligner, aligner_of
 from clarion.metrics.decomposable import DecomposableMetric
 from clarion.metrics.weighting import valid_targets
@@ -25,7 +25,7 @@ class Objective:
             ``logits`` of a transformers output called by keywords, else the output itself.
     """
 
-    def __init__(self, loss_function: Any, prediction_key: str | None = None) -> None:
+    def __init__(self, loss_function: Any, prediction_key: str | int | None = None) -> None:
         self.computed_by_network = loss_function is None
         self.metric = own_loss() if loss_function is None else wrap_loss(loss_function)
         self._prediction_key = prediction_key
@@ -44,11 +44,17 @@ class Objective:
                 return output
             key = "logits"
         try:
+            if isinstance(output, Tensor):  # an index would take an example
+                raise TypeError("a tensor has no parts")
             return output[key]
         except (KeyError, TypeError, IndexError) as error:
-            held = quoted(output) if isinstance(output, Mapping) else type(output).__name__
+            held, hint = kind_of(output), ""
+            if isinstance(output, Mapping):
+                held += f" with keys {quoted(output)}"
+                hint = suggestion(str(key), map(str, output))
             raise InvalidArgumentError(
-                f'prediction_key="{key}" is not in the output of the network, which holds {held}.'
+                f"prediction_key={key!r} is not in the output of the network{hint or '.'} "
+                f"It returned {held}."
             ) from error
 
     def align(self, prediction: Any, target: Any) -> Any:
@@ -83,9 +89,15 @@ class _OwnLoss:
         if loss is None:
             loss = getattr(output, "loss", None)
         if not isinstance(loss, Tensor):
+            if hasattr(output, "loss") or (isinstance(output, Mapping) and "loss" in output):
+                raise InvalidArgumentError(
+                    f"The model has loss_function=None, and the network's own loss is {loss}: it "
+                    "was called without a target. Give the batches the key that its forward "
+                    'expects, usually "labels".'
+                )
             raise InvalidArgumentError(
                 "The model has loss_function=None, and the network's output "
-                f"({type(output).__name__}) carries no loss of its own. Pass a loss function, for "
+                f"({kind_of(output)}) carries no loss of its own. Pass a loss function, for "
                 'example "cross_entropy" or "mse".'
             )
         return loss

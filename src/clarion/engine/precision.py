@@ -138,8 +138,8 @@ def make_precision(name: str, network: nn.Module) -> Precision:
         InvalidArgumentError: If the device cannot do it.
     """
     if name not in PRECISIONS:
-        hint = suggestion(str(name), PRECISIONS)
-        raise UnknownNameError(f"Unknown precision {name!r}{hint} Known: {quoted(PRECISIONS)}.")
+        hint = suggestion(str(name), PRECISIONS) or "."
+        raise UnknownNameError(f'Unknown precision "{name}"{hint} Known: {quoted(PRECISIONS)}.')
     if name == "32":
         return Full()
     parameter = next(network.parameters(), None)

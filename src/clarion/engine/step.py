@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from clarion.data.batch import Batch
-from clarion.engine.diagnosis import explained
+from clarion.engine.diagnosis import explain, explain_backward, explain_network
 from clarion.engine.engine import Engine
+from clarion.engine.stage import Stage
 from clarion.metrics.collection import Measured
 
 __all__ = ["Output", "predict_step", "score_step", "train_step"]
@@ -29,17 +30,21 @@ class Output:
     measured: list[Measured] = field(default_factory=list)
 
 
-def train_step(engine: Engine, batch: Batch, number: int) -> Output:
+def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
     """Run a batch forward and backward, and update the weights when it closes a step."""
     update = engine.update
     assert update is not None
     if batch.opens_step:
         update.clear()
-    output = score_step(engine, batch, number)
-    assert output.loss is not None
-    with engine.strategy.synchronising(batch.closes_step):
-        update.backward(output.loss, batch.share)
-    output.loss = output.loss.detach()
+    output = score_step(engine, batch, stage, number)
+    loss: Any = output.loss
+    try:
+        with engine.strategy.synchronising(batch.closes_step):
+            update.backward(loss, batch.share)
+    except Exception as error:
+        explain_backward(error, loss, stage, number)
+        raise
+    output.loss = loss.detach()
     if "on_backward_end" in engine.hooks:
         engine.hooks.fire("on_backward_end", number)
     if batch.closes_step:
@@ -47,26 +52,38 @@ def train_step(engine: Engine, batch: Batch, number: int) -> Output:
     return output
 
 
-def score_step(engine: Engine, batch: Batch, number: int) -> Output:
+def score_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
     """Run a batch forward; compute its loss and update the metrics."""
     objective = engine.objective
-    raw = _call(engine, batch)
+    raw = _call(engine, batch, stage, number)
     prediction = objective.prediction(raw, batch)
-    with explained("loss", prediction, batch, number):
+    try:
         batch.target = objective.align(prediction, batch.target)
         loss = objective.loss(raw, prediction, batch)
-    with torch.no_grad(), explained("metrics", prediction, batch, number):
-        measured = engine.metrics.update(prediction, batch.target, batch.inputs)
+    except Exception as error:
+        explain(error, "loss", stage, number, prediction, batch)
+        raise
+    metrics = engine.metrics
+    try:
+        with torch.no_grad():
+            measured = metrics.update(prediction, batch.target, batch.inputs)
+    except Exception as error:
+        explain(error, f"metric {metrics.failed}", stage, number, prediction, batch)
+        raise
     return Output(prediction, loss, measured)
 
 
-def predict_step(engine: Engine, batch: Batch, number: int) -> Output:
+def predict_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
     """Run a batch forward."""
-    return Output(engine.objective.prediction(_call(engine, batch), batch))
+    return Output(engine.objective.prediction(_call(engine, batch, stage, number), batch))
 
 
-def _call(engine: Engine, batch: Batch) -> Any:
+def _call(engine: Engine, batch: Batch, stage: Stage, number: int) -> Any:
     precision = engine.precision
-    with precision.arithmetic():
-        output = engine.forward(*batch.args, **batch.kwargs)
+    try:
+        with precision.arithmetic():
+            output = engine.forward(*batch.args, **batch.kwargs)
+    except Exception as error:
+        explain_network(error, stage, number, batch)
+        raise
     return precision.widen(output)

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -75,10 +76,51 @@ class _ByClass(Aligner):
     """For losses that take class indices: (N, 1) becomes (N,)."""
 
     def align(self, y_pred: Any, y_true: Any) -> Any:
-        if not isinstance(y_pred, Tensor) or not isinstance(y_true, Tensor):
+        if not isinstance(y_pred, Tensor) or not isinstance(y_true, Tensor) or y_pred.ndim < 2:
             return y_true
-        column = y_pred.ndim == y_true.ndim == 2 and y_true.shape[1] == 1 < y_pred.shape[1]
-        return y_true.squeeze(1) if column and not y_true.is_floating_point() else y_true
+        wanted = (*y_pred.shape[:1], *y_pred.shape[2:])
+        if y_true.is_floating_point():
+            if y_true.shape == y_pred.shape:  # probabilities, one per class
+                return y_true
+        elif y_true.shape == wanted:
+            return y_true
+        elif tuple(y_true.shape) == (*wanted, 1):
+            return y_true.squeeze(-1)
+        raise DataError(_explained_classes(y_pred, y_true, wanted))
+
+    def cast(self, y_pred: Any, y_true: Any) -> Any:
+        is_bool = isinstance(y_true, Tensor) and y_true.dtype is torch.bool
+        return y_true.long() if is_bool else y_true
+
+
+def _explained_classes(y_pred: Tensor, y_true: Tensor, wanted: tuple[int, ...]) -> str:
+    given, shape = tuple(y_true.shape), tuple(y_pred.shape)
+    dtype = str(y_true.dtype).removeprefix("torch.")
+    facts = f"y_pred has shape {shape} and y_true {given} {dtype}"
+    if y_true.is_floating_point():
+        if given in (wanted, (*wanted, 1)):
+            return (
+                f"{facts}, but the loss takes class indices, which are whole numbers. Convert "
+                'the target with y.long(), or choose a loss for real values such as "mse".'
+            )
+        return (
+            f"{facts}, but the loss takes class indices of shape {wanted}, or one probability "
+            f"per class of shape {shape}."
+        )
+    if given == shape:
+        return (
+            f"{facts}, but the loss takes class indices of shape {wanted}. Pass y.argmax(1) for "
+            "one-hot targets, or y.float() for probabilities."
+        )
+    if given == shape[:-1]:
+        return (
+            f"{facts}, but the loss reads the classes in dimension 1, and expects a target of "
+            f"shape {wanted}. Let the network return y_pred.transpose(1, -1)."
+        )
+    return (
+        f"{facts}, but the loss takes one class index for each score vector: expected a target "
+        f"of shape {wanted}."
+    )
 
 
 def aligner_of(loss_function: Any) -> Aligner:

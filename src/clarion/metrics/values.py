@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clarion.errors import InvalidArgumentError, InvalidTypeError, quoted
+from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of, quoted
 
 __all__ = ["check_count", "values_by_name", "values_in_order"]
+
+_LOSS = ["loss"]  # what the loss is called among the metrics
 
 
 def check_count(count: int, names: Sequence[str]) -> None:
@@ -20,6 +22,11 @@ def check_count(count: int, names: Sequence[str]) -> None:
     """
     if count == len(names):
         return
+    if list(names) == _LOSS:
+        raise InvalidArgumentError(
+            f"The loss function returned {_counted(count, 'value')}; a loss is one number, the "
+            'mean over the batch. End it with .mean(), or leave out reduction="none".'
+        )
     raise InvalidArgumentError(
         f"The metric {quoted(names)} returned {_counted(count, 'value')} for "
         f"{_counted(len(names), 'name')}. Name each value, as in "
@@ -90,6 +97,11 @@ def _scalar(value: Any, names: Sequence[str]) -> Tensor | float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
+        if list(names) == _LOSS:
+            raise InvalidTypeError(
+                f"The loss function returned {kind_of(value)}; a loss is one number, a tensor "
+                "of shape (). Let the function end with a return."
+            ) from error
         raise InvalidTypeError(
             f"The metric {quoted(names)} returned {_described(value)} where one number per name "
             "was expected. Reduce it to a number, with .mean() for example."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from clarion.arguments import check_keywords
 from clarion.callbacks.base import Callback
 from clarion.callbacks.hooks import CallbackList
 from clarion.checkpoints.random import RandomState
@@ -19,7 +20,7 @@ from clarion.engine.optimizers import get_optimizer, use_fused_update
 from clarion.engine.precision import make_precision
 from clarion.engine.state import Progress, TrainState, callback_states
 from clarion.engine.update import Update
-from clarion.errors import InvalidArgumentError, InvalidTypeError
+from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of
 from clarion.metrics.collection import MetricSet
 from clarion.metrics.wrapping import wrap_metrics
 
@@ -40,14 +41,14 @@ class ModelBase:
         *,
         batch_metrics: Sequence[Any] | None,
         epoch_metrics: Sequence[Any] | None,
-        precision: str,
+        precision: str | int,
         unpack: Callable[[Any], Batch] | None,
         target_keys: Sequence[str],
-        prediction_key: str | None,
+        prediction_key: str | int | None,
     ) -> None:
         if not isinstance(network, nn.Module):
             raise InvalidTypeError(
-                f"network is a {type(network).__name__}; it must be a torch.nn.Module."
+                f"network is {kind_of(network)}; it must be an object of torch.nn.Module."
             )
         self.network = network
         self.optimizer = get_optimizer(optimizer, network)
@@ -62,8 +63,8 @@ class ModelBase:
             target_keys=target_keys or TARGET_KEYS,
             computes_loss=loss_function is None,
         )
-        self.precision = precision
-        self._precision = make_precision(precision, network)
+        self.precision = str(precision)
+        self._precision = make_precision(self.precision, network)
         self._strategy: Strategy = Single()
         self._device: torch.device | None = None
         self.device: Any = None
@@ -173,9 +174,33 @@ class ModelBase:
         verbose: bool,
         progress_options: dict[str, Any] | None,
     ) -> list[Callback]:
-        listed = list(callbacks or ())
+        listed = _checked_callbacks(callbacks)
         if verbose:
             from clarion.callbacks.progress import ProgressionCallback
 
-            listed.insert(0, ProgressionCallback(**(progress_options or {})))
+            options = progress_options or {}
+            check_keywords(ProgressionCallback, options, "progress_options")
+            listed.insert(0, ProgressionCallback(**options))
         return listed
+
+
+def _checked_callbacks(callbacks: Any) -> list[Any]:
+    if callbacks is None:
+        return []
+    if not hasattr(callbacks, "__iter__"):
+        raise InvalidTypeError(
+            f"callbacks is {kind_of(callbacks)}; it is a list. Write callbacks=[...] around it."
+        )
+    listed = list(callbacks)
+    for position, callback in enumerate(listed):
+        if isinstance(callback, type):
+            raise InvalidTypeError(
+                f"callbacks[{position}] is {kind_of(callback)}; it needs an object of it: "
+                f"{callback.__name__}(...)."
+            )
+        if not hasattr(callback, "set_model"):
+            raise InvalidTypeError(
+                f"callbacks[{position}] is {kind_of(callback)}; a callback derives from "
+                "clarion.Callback. For a function, use LambdaCallback(on_epoch_end=function)."
+            )
+    return listed

@@ -11,8 +11,8 @@ from clarion.callbacks.base import Callback
 from clarion.data.loaders import check_iterable, check_steps, dataset_loader, num_batches
 from clarion.data.nested import torch_apply, torch_to_numpy
 from clarion.engine.logs import to_floats
-from clarion.engine.loop import Source, run_stage
-from clarion.engine.stage import TEST
+from clarion.engine.loop import Source, mode, run_stage
+from clarion.engine.stage import TEST, TRAIN
 from clarion.engine.step import Output, score_step, train_step
 from clarion.metrics.values import values_by_name
 from clarion.model.collecting import Collector
@@ -173,13 +173,9 @@ class Evaluation(Fitting):
 
         Args: see `evaluate_generator`; the keys of a dict have no prefix.
         """
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            with torch.no_grad(), self._metrics.aside():
-                output = score_step(self._engine(), self._batch(x, y), 1)
-        finally:
-            self.network.train(was_training)
+        batch = self._batch(x, y)
+        with mode(self.network, training=False), torch.no_grad(), self._metrics.aside():
+            output = score_step(self._engine(), batch, TEST, 1)
         return self._of_batch(output, return_pred, return_dict_format, convert_to_numpy)
 
     @checked_arguments
@@ -196,13 +192,9 @@ class Evaluation(Fitting):
 
         Args: see `evaluate_on_batch`.
         """
-        was_training = self.network.training
-        self.network.train()
-        try:
-            with torch.enable_grad(), self._metrics.aside():
-                output = train_step(self._engine(trains=True), self._batch(x, y), 1)
-        finally:
-            self.network.train(was_training)
+        engine, batch = self._engine(trains=True), self._batch(x, y)
+        with mode(self.network, training=True), torch.enable_grad(), self._metrics.aside():
+            output = train_step(engine, batch, TRAIN, 1)
         return self._of_batch(output, return_pred, return_dict_format, convert_to_numpy)
 
     def _batch(self, x: Any, y: Any) -> Any:

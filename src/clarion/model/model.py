@@ -66,10 +66,10 @@ class Model(Weights):
         batch_metrics: Sequence[Any] | None = None,
         epoch_metrics: Sequence[Any] | None = None,
         device: Any = None,
-        precision: str = "32",
+        precision: str | int = "32",
         unpack: Callable[[Any], Batch] | None = None,
         target_keys: Sequence[str] = TARGET_KEYS,
-        prediction_key: str | None = None,
+        prediction_key: str | int | None = None,
     ) -> None:
         super().__init__(
             network,

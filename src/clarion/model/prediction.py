@@ -16,7 +16,7 @@ from clarion.data.loaders import (
     num_batches,
 )
 from clarion.data.nested import torch_to_numpy
-from clarion.engine.loop import Source, run_stage
+from clarion.engine.loop import Source, mode, run_stage
 from clarion.engine.stage import PREDICT
 from clarion.engine.step import predict_step
 from clarion.model.collecting import Collector
@@ -157,13 +157,9 @@ class Prediction(Evaluation):
     def predict_on_batch(self, x: Any, *, convert_to_numpy: bool = True) -> Any:
         """Return the predictions for one batch of inputs; no callback is called."""
         batch = self._router.route(x, supervised=False, where="The batch")
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            with torch.no_grad():
-                output = predict_step(self._engine(), self._router.prepare(batch, self._device), 1)
-        finally:
-            self.network.train(was_training)
+        batch = self._router.prepare(batch, self._device)
+        with mode(self.network, training=False), torch.no_grad():
+            output = predict_step(self._engine(), batch, PREDICT, 1)
         return torch_to_numpy(output.prediction) if convert_to_numpy else output.prediction
 
     def _predict(

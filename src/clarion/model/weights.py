@@ -15,11 +15,12 @@ from clarion.distributed.data_parallel import DataParallel
 from clarion.distributed.single import Single
 from clarion.engine.optimizers import place_optimizer_state, relink_parameters
 from clarion.engine.precision import make_precision
-from clarion.errors import CheckpointError, InvalidArgumentError
+from clarion.errors import CheckpointError, InvalidArgumentError, suggestion
 from clarion.model.prediction import Prediction
 
 __all__ = ["Weights"]
 
+_COMMON_DEVICES = ("cpu", "cuda", "mps", "xpu")
 _File = str | os.PathLike[str] | IO[bytes]
 
 
@@ -190,7 +191,8 @@ def _devices(device: Any) -> list[torch.device]:
     try:
         return [torch.device(one) for one in listed]
     except (RuntimeError, TypeError) as error:
+        hint = suggestion(str(device).split(":")[0], _COMMON_DEVICES) or "."
         raise InvalidArgumentError(
-            f"device is {device!r}, which is no device: {str(error).splitlines()[0]} "
+            f"device is {device!r}, which torch does not have here{hint} "
             'Examples: "cpu", "cuda", "cuda:0", ["cuda:0", "cuda:1"], "all".'
         ) from error
