@@ -5,10 +5,16 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from clarion.metrics.base import accumulation_dtype
+
 __all__ = ["STATISTICS", "gradient_statistics", "is_tracked", "read_statistics"]
 
 STATISTICS = ("mean", "var", "min", "abs_min", "max", "abs_max")
 """What `gradient_statistics` gives, in this order; norms follow."""
+
+
+_PIECE = 2**16
+"""How many values are looked at together: 512 KiB in float64."""
 
 
 def is_tracked(parameter: nn.Parameter, name: str, keep_bias: bool) -> bool:
@@ -41,15 +47,34 @@ def gradient_statistics(gradient: Tensor | None, norms: Iterable[float] = ()) ->
         return None
     if values.dtype != torch.float64:
         values = values.float()
-    absolute = values.abs()
-    if values.numel() > 1:
-        variance, mean = torch.var_mean(absolute)
-    else:
-        variance, mean = torch.full_like(absolute.sum(), torch.nan), absolute.mean()
-    low, high = torch.aminmax(values)
-    absolute_low, absolute_high = torch.aminmax(absolute)
+    mean, variance, low, absolute_low, high, absolute_high = _moments(values.reshape(-1))
     lengths = [torch.linalg.vector_norm(values, norm) for norm in norms]
     return torch.stack([mean, variance, low, absolute_low, high, absolute_high, *lengths])
+
+
+def _moments(values: Tensor) -> tuple[Tensor, ...]:
+    """Return mean and variance of the absolute values, then the four extremes.
+
+    By pieces that stay in a processor's cache, which on a CPU is faster than whole passes, and
+    in float64 where the device has it.
+    """
+    wide = accumulation_dtype(values.device)
+    pieces = values.split(_PIECE)
+    sums, squares, extremes = [], [], []
+    for piece in pieces:
+        absolute = piece.to(wide).abs()
+        sums.append(absolute.sum())
+        squares.append(torch.dot(absolute, absolute))
+        extremes.append(torch.stack([*torch.aminmax(piece), absolute.min().to(piece.dtype)]))
+    count = values.numel()
+    mean = torch.stack(sums).sum() / count
+    squared = torch.stack(squares).sum()
+    # With a single value the variance is 0 / 0, which is nan, as it should be.
+    variance = (squared - count * mean * mean).clamp(min=0) / torch.full_like(squared, count - 1)
+    stacked = torch.stack(extremes)
+    low, high, absolute_low = stacked[:, 0].min(), stacked[:, 1].max(), stacked[:, 2].min()
+    found = (mean, variance, low, absolute_low, high, torch.maximum(-low, high))
+    return tuple(value.to(values.dtype) for value in found)
 
 
 def read_statistics(statistics: Sequence[Tensor]) -> list[list[float]]:
