@@ -14,8 +14,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
+from safetensors.torch import load as load_safetensors, save as save_safetensors
 from torch import Tensor
 
 from clarion.checkpoints.files import replace_file
