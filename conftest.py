@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ["docs/conf.py"]  # Sphinx reads it
+
 
 @pytest.fixture(autouse=True)
 def _directory_for_examples(
