@@ -74,6 +74,12 @@ class Logs(MutableMapping[str, Any]):
             return self._as_dict() == dict(other)
         return NotImplemented
 
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._as_dict(), **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self._as_dict()}
+
     __hash__ = None  # type: ignore[assignment]  # mutable, as a dict is
 
     def __repr__(self) -> str:
