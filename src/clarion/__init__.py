@@ -43,6 +43,7 @@ _MODULES = {
     "clarion.data.dataset": "TensorDataset",
     "clarion.data.nested": "numpy_to_torch torch_apply torch_to torch_to_numpy",
     "clarion.data.size": "get_batch_size warning_settings",
+    "clarion.engine.optimization": "Optimization",
     "clarion.engine.optimizers": "get_optimizer",
     "clarion.errors": (
         "CheckpointError ClarionError DataError InvalidArgumentError InvalidTypeError "

@@ -73,6 +73,7 @@ from clarion.data.nested import (
     torch_to_numpy as torch_to_numpy,
 )
 from clarion.data.size import get_batch_size as get_batch_size, warning_settings as warning_settings
+from clarion.engine.optimization import Optimization as Optimization
 from clarion.engine.optimizers import get_optimizer as get_optimizer
 from clarion.errors import (
     CheckpointError as CheckpointError,

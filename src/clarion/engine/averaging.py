@@ -1,7 +1,7 @@
 """Weights averaged over the course of a training."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,18 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from clarion.engine.parts import Plan, UpdatePart
-from clarion.errors import CheckpointError, InvalidArgumentError
+from clarion.errors import (
+    CheckpointError,
+    InvalidArgumentError,
+    UnknownArgumentError,
+    UnknownNameError,
+    quoted,
+    suggestion,
+)
 
-__all__ = ["WeightAverage"]
+__all__ = ["WeightAverage", "check_average"]
+
+_OPTIONS: dict[str, tuple[str, ...]] = {"ema": ("decay", "warmup"), "swa": ("start",)}
 
 
 class WeightAverage(UpdatePart):
@@ -158,6 +167,45 @@ class WeightAverage(UpdatePart):
                 "Say the first epoch as a whole number."
             )
         return min(math.floor(self._start * epochs) + 1, epochs)
+
+
+def check_average(average: Any) -> tuple[str, dict[str, Any]] | None:
+    """Return the kind and the options of the average that a user means, or None for none.
+
+    Args:
+        average: ``"ema"``, ``"swa"``, or a dict with one of them under ``"kind"`` and options
+            beside it.
+
+    Raises:
+        UnknownNameError: If there is no such average.
+        UnknownArgumentError: If it has no such option.
+        InvalidArgumentError: If a value cannot work.
+    """
+    if average is None:
+        return None
+    options = dict(average) if isinstance(average, Mapping) else {"kind": average}
+    kind = options.pop("kind", None)
+    if not isinstance(kind, str) or kind not in _OPTIONS:
+        raise UnknownNameError(
+            f'average is {average!r}; it is "ema" or "swa", or a dict such as '
+            '{"kind": "ema", "decay": 0.999}.'
+        )
+    for option in options:
+        if option not in _OPTIONS[kind]:
+            raise UnknownArgumentError(
+                f'The average "{kind}" has no option "{option}"'
+                f"{suggestion(option, _OPTIONS[kind]) or '.'} Its options: "
+                f"{quoted(_OPTIONS[kind])}."
+            )
+    decay, start = options.get("decay", 0.5), options.get("start", 1)
+    if not 0.0 <= decay < 1.0:
+        raise InvalidArgumentError(f"average: decay is {decay}; it is in [0, 1).")
+    if start < 1 if isinstance(start, int) else not 0.0 <= start < 1.0:
+        raise InvalidArgumentError(
+            f"average: start is {start}; it is the number of an epoch, or the share of the epochs "
+            "before it, in [0, 1)."
+        )
+    return kind, options
 
 
 @torch.no_grad()

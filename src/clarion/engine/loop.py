@@ -1,5 +1,6 @@
 """The only loop over batches, and the epochs made of it."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from clarion.data.loaders import take
 from clarion.engine.engine import Engine
 from clarion.engine.grouping import group_by_step
 from clarion.engine.logs import Logs, to_floats
+from clarion.engine.parts import Plan
 from clarion.engine.stage import TRAIN, VALID, Stage
 from clarion.engine.step import Output, predict_step, score_step, train_step
 
@@ -56,6 +58,12 @@ class Training:
     initial_epoch: int = 1
     batches_per_step: int = 1
 
+    @property
+    def total_steps(self) -> int | None:
+        """The optimizer steps of all epochs from the first; None if the data has no length."""
+        steps = self.train.steps
+        return None if steps is None else math.ceil(steps / self.batches_per_step) * self.epochs
+
 
 def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
     """Train for some epochs and return their logs.
@@ -63,9 +71,11 @@ def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
     Each epoch is a train pass and, if there is validation data, a valid pass, which leaves the
     random states as they were: validating changes nothing in what is learnt.
     """
-    hooks, control = engine.hooks, engine.control
+    hooks, control, update = engine.hooks, engine.control, engine.update
+    assert update is not None
     history: list[dict[str, Any]] = []
     with _announced_errors(engine):
+        update.begin(Plan(training.epochs, training.total_steps, engine.progress.step))
         hooks.fire("on_train_begin", {})
         for epoch in range(training.initial_epoch, training.epochs + 1):
             logs = _run_epoch(engine, training, epoch)
@@ -139,8 +149,10 @@ _STEPS: dict[str, Callable[[Engine, Batch, Stage, int], Output]] = {
 
 
 def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]:
-    hooks, progress = engine.hooks, engine.progress
+    hooks, progress, update = engine.hooks, engine.progress, engine.update
+    assert update is not None
     start = perf_counter()
+    update.begin_epoch(epoch)
     hooks.fire("on_epoch_begin", epoch, {})
     where = f"the train loader in epoch {epoch}"
     with engine.metrics.one_pass():
@@ -157,8 +169,9 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
                 ),
             )
         logs = to_floats(engine.metrics.compute(TRAIN.prefix))
+    update.end_epoch(epoch)
     if training.valid is not None:
-        with preserved_random_state():
+        with preserved_random_state(), update.averaged_weights():
             valid_logs = _hooked_pass(engine, VALID, training.valid)
         logs |= {key: value for key, value in valid_logs.items() if key != "time"}
     progress.epoch, progress.batch = epoch, 0
@@ -194,7 +207,8 @@ def _batch_logs(stage: Stage, batch: Batch, output: Output, number: int, seconds
         return Logs({"batch": number, "time": seconds})
     plain = {"batch": number, "size": batch.size, "time": seconds}
     loss = output.loss if output.loss is None else output.loss.detach()
-    return Logs(plain, [(("loss",), ("loss",), loss), *output.measured], stage.prefix)
+    measured = [(("loss",), ("loss",), loss), *output.measured, *output.noted]
+    return Logs(plain, measured, stage.prefix)
 
 
 @contextmanager

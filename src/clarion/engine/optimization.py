@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from clarion.engine.averaging import WeightAverage
+from clarion.engine.averaging import WeightAverage, check_average
 from clarion.engine.clipping import ClipGradients
 from clarion.engine.freezing import Freeze
 from clarion.engine.groups import matching, parameter_groups
@@ -47,8 +47,6 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     )
 }
 """The optimizers that a name stands for."""
-
-_AVERAGES: dict[str, tuple[str, ...]] = {"ema": ("decay", "warmup"), "swa": ("start",)}
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -223,8 +221,9 @@ class Optimization:
             parts.append(SharpnessAware(network, optimizer, self.sharpness))
         if self.clip_norm is not None or self.clip_value is not None:
             parts.append(ClipGradients(optimizer, self.clip_norm, self.clip_value))
-        if self.average is not None:
-            kind, options = self._average()
+        averaged = check_average(self.average)
+        if averaged is not None:
+            kind, options = averaged
             parts.append(WeightAverage(network, optimizer, kind, **options))
         return parts
 
@@ -237,7 +236,7 @@ class Optimization:
         key = str(self.optim).lower()
         if key not in OPTIMIZERS:
             raise UnknownNameError(
-                f'Unknown optimizer "{self.optim}"{suggestion(key, OPTIMIZERS)} '
+                f'Unknown optimizer "{self.optim}"{suggestion(key, OPTIMIZERS) or "."} '
                 f"Known: {quoted(sorted(OPTIMIZERS))}. A torch.optim.Optimizer works too."
             )
         return OPTIMIZERS[key]
@@ -257,8 +256,7 @@ class Optimization:
                 f"layer_decay is {self.layer_decay}; it is in (0, 1], since layers nearer to the "
                 "input learn more slowly."
             )
-        if self.average is not None:
-            self._average()
+        check_average(self.average)
         if self._class is torch.optim.LBFGS and (
             self.sharpness or self.clip_norm or self.clip_value
         ):
@@ -290,27 +288,6 @@ class Optimization:
                 f"optim is a {called} that is ready, so {quoted(idle)} would have no effect. Build "
                 "it so, or pass its name."
             )
-
-    def _average(self) -> tuple[str, dict[str, Any]]:
-        options = (
-            dict(self.average) if isinstance(self.average, Mapping) else {"kind": self.average}
-        )
-        kind = options.pop("kind", None)
-        if not isinstance(kind, str) or kind not in _AVERAGES:
-            raise UnknownNameError(
-                f'average is {self.average!r}; it is "ema" or "swa", or a dict such as '
-                '{"kind": "ema", "decay": 0.999}.'
-            )
-        for option in options:
-            if option not in _AVERAGES[kind]:
-                raise UnknownArgumentError(
-                    f'The average "{kind}" has no option "{option}"'
-                    f"{suggestion(option, _AVERAGES[kind]) or '.'} Its options: "
-                    f"{quoted(_AVERAGES[kind])}."
-                )
-        if not 0.0 <= options.get("decay", 0.5) < 1.0:
-            raise InvalidArgumentError(f"average: decay is {options['decay']}; it is in [0, 1).")
-        return kind, options
 
     def _frozen(self, network: nn.Module) -> dict[Any, int | None]:
         until = {self.freeze: None} if isinstance(self.freeze, str) else self.freeze

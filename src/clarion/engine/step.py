@@ -1,6 +1,8 @@
 """One step: from a batch to a prediction, a loss, and new weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,11 +25,13 @@ class Output:
         prediction: What the loss, the metrics and ``predict`` see.
         loss: The loss of the batch; None when predicting.
         measured: What the batch metrics returned.
+        noted: What the update measured, if the batch closed a step.
     """
 
     prediction: Any
     loss: Tensor | None = None
     measured: list[Measured] = field(default_factory=list)
+    noted: Sequence[Measured] = ()
 
 
 def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
@@ -47,8 +51,11 @@ def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
     output.loss = loss.detach()
     if "on_backward_end" in engine.hooks:
         engine.hooks.fire("on_backward_end", number)
+    if update.window is not None:
+        update.window.append(batch)
     if batch.closes_step:
-        update.apply()
+        update.apply(partial(_repeat, engine, stage, number) if update.window else None)
+        output.noted = update.measured()
     return output
 
 
@@ -71,6 +78,17 @@ def score_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
         explain(error, f"metric {metrics.failed}", stage, number, prediction, batch)
         raise
     return Output(prediction, loss, measured)
+
+
+def _repeat(engine: Engine, stage: Stage, number: int, batch: Batch) -> None:
+    """Run a batch forward and backward once more; metrics do not count it again."""
+    update, objective = engine.update, engine.objective
+    assert update is not None
+    with engine.metrics.aside():
+        raw = _call(engine, batch, stage, number)
+        loss = objective.loss(raw, objective.prediction(raw, batch), batch)
+    with engine.strategy.synchronising(batch.closes_step):
+        update.backward(loss, batch.share)
 
 
 def predict_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:

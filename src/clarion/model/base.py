@@ -1,10 +1,11 @@
 """What a model consists of, and the engine that its methods run on."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clarion.arguments import check_keywords
 from clarion.callbacks.base import Callback
@@ -14,9 +15,13 @@ from clarion.data.batch import Batch
 from clarion.data.routing import TARGET_KEYS, Router
 from clarion.distributed.single import Single
 from clarion.distributed.strategy import Strategy
+from clarion.engine.averaging import WeightAverage
+from clarion.engine.clipping import ClipGradients
 from clarion.engine.engine import Engine
 from clarion.engine.objective import Objective
+from clarion.engine.optimization import Optimization
 from clarion.engine.optimizers import get_optimizer, use_fused_update
+from clarion.engine.parts import UpdatePart
 from clarion.engine.precision import make_precision
 from clarion.engine.state import Progress, TrainState, callback_states
 from clarion.engine.update import Update
@@ -51,7 +56,11 @@ class ModelBase:
                 f"network is {kind_of(network)}; it must be an object of torch.nn.Module."
             )
         self.network = network
-        self.optimizer = get_optimizer(optimizer, network)
+        self.optimization = Optimization.of(optimizer)
+        self.optimizer = get_optimizer(self.optimization or optimizer, network)
+        self._update_parts: list[UpdatePart] = []
+        if self.optimization is not None:
+            self._update_parts = self.optimization.parts(network, self.optimizer)
         self._built_optimizer = self.optimizer if self.optimizer is not optimizer else None
         self._objective = Objective(loss_function, prediction_key)
         self.loss_function = None if loss_function is None else self._objective.metric
@@ -107,6 +116,28 @@ class ModelBase:
     def stop_training(self, stop: bool) -> None:
         self.progress.stopped = stop
 
+    @property
+    def gradient_norm(self) -> Tensor | None:
+        """The norm of the last step's gradient before clipping, shape (), on the device.
+
+        None before the first step, and unless the optimization has ``clip_norm``.
+        """
+        clips = (part for part in self._update_parts if isinstance(part, ClipGradients))
+        return next((part.norm for part in clips), None)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Put averaged weights into the network inside, and the trained ones back afterwards.
+
+        Evaluating, predicting and saving in there use the average, if the optimization has
+        ``average`` and a training has begun one; otherwise nothing changes.
+        """
+        with ExitStack() as stack:
+            for part in self._update_parts:
+                if isinstance(part, WeightAverage):
+                    stack.enter_context(part.applied())
+            yield
+
     def train_state(self, callbacks: Iterable[Any] = ()) -> TrainState:
         """Return all that a training checkpoint holds, as parts with a state each.
 
@@ -116,6 +147,7 @@ class ModelBase:
         parts: dict[str, Any] = {"network": self.network}
         if self.optimizer is not None:
             parts["optimizer"] = self.optimizer
+        parts |= {part.name: part for part in self._update_parts if part.name}
         parts |= {
             "precision": self._precision,
             "progress": self.progress,
@@ -137,7 +169,8 @@ class ModelBase:
             hooks.set_params(params)
         update = None
         if trains:
-            update = Update(self._trainable_optimizer(), self._precision, hooks, self.progress)
+            optimizer = self._trainable_optimizer()
+            update = Update(optimizer, self._precision, hooks, self.progress, self._update_parts)
         return Engine(
             network=self.network,
             forward=self._strategy.wrap(self.network),
@@ -158,11 +191,6 @@ class ModelBase:
             raise InvalidArgumentError(
                 "The model has optimizer=None, so it cannot train. Build it with an optimizer, "
                 'for example Model(network, "adam", loss_function).'
-            )
-        if isinstance(self.optimizer, torch.optim.LBFGS):
-            raise InvalidArgumentError(
-                "LBFGS evaluates the loss several times a step, which clarion does not do yet. "
-                'Choose another optimizer, for example "adam".'
             )
         if self._built_optimizer is not None and self.optimizer is self._built_optimizer:
             use_fused_update(self.optimizer)
