@@ -46,12 +46,19 @@ parity: $(PEERS) ## the numbers of whole programs, beside those of Poutyne
 test: $(DEV) $(EXAMPLES) ## the test suite
 	@$(BIN)/python -m pytest
 
-.PHONY: check
-check: $(DEV) ## format, lint, types and documentation
+.PHONY: check check-format check-lint check-types
+check: check-format check-lint check-types docs ## format, lint, types and documentation
+check-format: $(DEV)
 	$(BIN)/ruff format --check .
+check-lint: $(DEV)
 	$(BIN)/ruff check .
+check-types: $(DEV)
 	$(BIN)/mypy
-	@$(MAKE) --no-print-directory docs
+
+.PHONY: format
+format: $(DEV) ## put the format right, and what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 .PHONY: docs
 docs: $(DEV) ## build the documentation into docs/_build/html
