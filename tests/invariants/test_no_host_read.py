@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from clarion import Callback, ClipNorm, Model
 from clarion.engine.grouping import group_by_step
 from clarion.engine.loop import run_pass
+from clarion.engine.nonfinite import DeviceGuard, Unguarded
 from clarion.engine.stage import TRAIN, VALID
 
 
@@ -26,11 +27,18 @@ class Listener(Callback):
 
 
 def run_fake(callbacks=(), batches_per_step=1, stage=TRAIN, **model_options):
-    """Run passes over tensors without data, where every host read raises."""
+    """Run passes over tensors without data, where every host read raises.
+
+    On a CPU the guard against losses that are not finite reads each loss, since nobody waits for
+    it there. Tensors without data are on the CPU too, but cannot be read: the guard has to take
+    the way of the devices, which is what is tested here, and the assertion below holds it to.
+    """
+    optimizer = model_options.pop("optimizer", "adamw")
     with FakeTensorMode():
-        network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-        model = Model(network, "adamw", "cross_entropy", **model_options)
+        network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+        model = Model(network, optimizer, "cross_entropy", **model_options)
         engine = model._engine(callbacks, {"epochs": 1, "steps": 4}, trains=True)
+        assert isinstance(engine.update.guard, DeviceGuard | Unguarded)
         raw = [(torch.randn(5, 6), torch.randint(0, 3, (5,))) for _ in range(4)]
         batches = (engine.router.prepare(engine.router.route(r), None) for r in raw)
         share = group_by_step(batches, batches_per_step, engine.objective.weigh)
@@ -54,6 +62,22 @@ def test_bf16_and_clipping_read_nothing():
             self.clip.on_optimizer_step_begin(step)
 
     run_fake([Clip()], 2, precision="bf16-mixed", batch_metrics=["accuracy"])
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "ignore"])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adam", "sgd", {"optim": "sgd", "momentum": 0.9}, "adagrad"],
+    ids=["adam", "sgd", "momentum", "adagrad"],
+)
+def test_guarding_against_what_is_not_finite_reads_nothing(policy, optimizer):
+    run_fake(batches_per_step=2, on_nonfinite=policy, optimizer=optimizer)
+
+
+def test_an_optimizer_without_a_gate_waits_once_a_step():
+    with pytest.raises(DataDependentOutputException):
+        run_fake(optimizer="rmsprop")
+    run_fake(optimizer="rmsprop", on_nonfinite="ignore")
 
 
 def test_reading_the_logs_is_what_waits():

@@ -10,7 +10,7 @@ from clarion.errors import InvalidTypeError, suggestion
 if TYPE_CHECKING:
     from clarion.model import Model
 
-__all__ = ["CallbackList"]
+__all__ = ["CallbackList", "holds"]
 
 
 class CallbackList(Callback):
@@ -78,6 +78,18 @@ class CallbackList(Callback):
         for hook in HOOKS:
             if _overrides(callback, hook):
                 self._table.setdefault(hook, []).append(getattr(callback, hook))
+
+
+def holds(callbacks: Iterable[Any], kind: type[Callback]) -> bool:
+    """Tell whether some callback is of a kind, also inside another one such as DelayCallback."""
+    for callback in callbacks:
+        inner = getattr(callback, "callbacks", None)
+        # Asked of the type: a mock of one says to be an instance of it.
+        if issubclass(type(callback), kind) or (
+            isinstance(inner, CallbackList) and holds(inner, kind)
+        ):
+            return True
+    return False
 
 
 def _forwarding(hook: str) -> Callable[..., None]:

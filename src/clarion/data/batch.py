@@ -23,6 +23,10 @@ class Batch:
             it was counted on a device.
         opens_step: Whether gradients are cleared before this batch.
         closes_step: Whether the optimizer steps after this batch.
+        weight: How much each example counts in the loss, shape (N,); by name, if there are several
+            losses that count differently; None for all alike.
+        mixed: What the loss judges in place of ``target``, as MixUp makes it; metrics see the
+            target.
     """
 
     args: tuple[Any, ...] = ()
@@ -32,6 +36,8 @@ class Batch:
     share: float | Tensor = 1.0
     opens_step: bool = True
     closes_step: bool = True
+    weight: Any = None
+    mixed: Any = None
 
     @property
     def inputs(self) -> Any:

@@ -168,6 +168,7 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
                     engine.strategy.total,
                 ),
             )
+            update.guard.end_pass()
         logs = to_floats(engine.metrics.compute(TRAIN.prefix))
     update.end_epoch(epoch)
     if training.valid is not None:

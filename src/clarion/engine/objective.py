@@ -3,36 +3,54 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clarion.data.batch import Batch
 from clarion.data.size import get_batch_size
-from clarion.errors import InvalidArgumentError, kind_of, quoted, suggestion
-from clarion.metrics.alignment import Aligner, aligner_of
+from clarion.engine.routes import put_part, take_part
+from clarion.engine.terms import LossTerm, check_factors
+from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of, quoted, suggestion
 from clarion.metrics.decomposable import DecomposableMetric
+from clarion.metrics.several import SumOfLosses
 from clarion.metrics.weighting import valid_targets
-from clarion.metrics.wrapping import wrap_loss
 
-__all__ = ["Objective", "own_loss"]
+__all__ = ["Objective"]
 
 
 class Objective:
     """The loss of a model and the part of the output that it judges.
 
     Args:
-        loss_function: What the user gave as loss; None for the loss that the network computes.
+        loss_function: What the user gave as loss; a mapping of several by name; None for the loss
+            that the network computes.
         prediction_key: The entry of the output that loss, metrics and ``predict`` see; None for
             ``logits`` of a transformers output called by keywords, else the output itself.
+        factors: The factors of several losses in their sum, by name; 1 where none is given.
     """
 
-    def __init__(self, loss_function: Any, prediction_key: str | int | None = None) -> None:
+    def __init__(
+        self,
+        loss_function: Any,
+        prediction_key: str | int | None = None,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
         self.computed_by_network = loss_function is None
-        self.metric = own_loss() if loss_function is None else wrap_loss(loss_function)
         self._prediction_key = prediction_key
-        # Asked of the type, since a mock pretends to be an instance.
-        is_function = issubclass(type(self.metric), DecomposableMetric)
-        self._aligner = aligner_of(self.metric.func) if is_function else Aligner()
-        self._weigh_target = self.metric.target_weight if is_function else None
+        self._terms: dict[str, LossTerm] = {}
+        self._sum: SumOfLosses | None = None
+        if isinstance(loss_function, Mapping):
+            self._terms = {name: _named_term(name, loss) for name, loss in loss_function.items()}
+            parts = {name: term.metric for name, term in self._terms.items()}
+            self._sum = SumOfLosses(parts, check_factors(factors or {}, parts))
+        elif factors is not None:
+            raise InvalidArgumentError(
+                "loss_weights are the factors of several losses, and loss_function is "
+                f"{loss_function!r}. Pass a dict of losses by the names of the outputs."
+            )
+        else:
+            self._term = LossTerm(_OwnLoss() if loss_function is None else loss_function)
+        self.metric: Any = self._sum or self._term.metric
 
     def prediction(self, output: Any, batch: Batch) -> Any:
         """Return what the loss, the metrics and ``predict`` see of an output."""
@@ -59,26 +77,104 @@ class Objective:
 
     def align(self, prediction: Any, target: Any) -> Any:
         """Return the target in the shape that the loss compares with the prediction."""
-        return self._aligner.align(prediction, target)
+        if self._sum is None:
+            return self._term.align(prediction, target)
+        aligned = {
+            name: term.align(self._output(prediction, name), self._target(target, name))
+            for name, term in self._terms.items()
+        }
+        return put_part(target, aligned, list(self._terms))
 
     def loss(self, output: Any, prediction: Any, batch: Batch) -> Tensor:
-        """Return the loss of a batch, and add it to the mean over the pass."""
-        metric = self.metric
-        if self.computed_by_network:
-            loss: Tensor = metric(output, batch.target)
-            return loss
-        target = self._aligner.cast(prediction, batch.target)
-        if getattr(metric, "wants_inputs", False) is True:
-            loss = metric(prediction, target, batch.inputs)
-        else:
-            loss = metric(prediction, target)
-        return loss
+        """Return the loss of a batch, and add it to the mean over the pass.
+
+        Returns:
+            Shape (); with several losses the terms of their sum, shape (losses,).
+        """
+        target = batch.target if batch.mixed is None else batch.mixed
+        if self._sum is None:
+            judged = output if self.computed_by_network else prediction
+            return self._term.loss(judged, target, batch, batch.weight)
+        values = [
+            term.loss(
+                self._output(prediction, name),
+                self._target(target, name),
+                batch,
+                self._weight(batch.weight, name),
+            )
+            for name, term in self._terms.items()
+        ]
+        return self._sum.combine(values)
 
     def weigh(self, batch: Batch) -> float | Tensor:
-        """Return what the mean loss of a batch runs over, before the network is called."""
-        if self._weigh_target is not None and batch.target is not None:
-            return self._weigh_target(batch.target)
-        return batch.size or 0
+        """Return what the mean loss of a batch runs over, before the network is called.
+
+        Returns:
+            A number or a tensor of shape (); with several losses one entry each, (losses,).
+        """
+        if self._sum is None:
+            return self._term.weigh(batch.target, batch.size, batch.weight)
+        weights = [
+            term.weigh(
+                self._target(batch.target, name), batch.size, self._weight(batch.weight, name)
+            )
+            for name, term in self._terms.items()
+        ]
+        device = next((w.device for w in weights if isinstance(w, Tensor)), None)
+        return torch.stack(
+            [
+                w.float() if isinstance(w, Tensor) else torch.full((), float(w), device=device)
+                for w in weights
+            ]
+        )
+
+    def is_bad(self, loss: Tensor, batch: Batch) -> Tensor:
+        """Return whether a loss is not finite although its mean runs over something.
+
+        Args:
+            loss: What `loss` returned.
+            batch: The batch.
+
+        Returns:
+            Shape (), boolean, on the device of the loss, not read on the host.
+        """
+        bad = ~torch.isfinite(loss.detach())
+        counts = self.weigh(batch)
+        if isinstance(counts, Tensor):
+            bad = bad & (counts.to(bad.device) > 0)
+        elif not counts:
+            bad = torch.zeros_like(bad)
+        return bad.any()
+
+    def per_example(self, prediction: Any, batch: Batch) -> Any:
+        """Return the loss of each element, shape (N, *), by name; None if only means are known."""
+        if self._sum is None:
+            return self._term.per_example(prediction, batch.target)
+        return {
+            name: term.per_example(self._output(prediction, name), self._target(batch.target, name))
+            for name, term in self._terms.items()
+        }
+
+    def _output(self, prediction: Any, name: str) -> Any:
+        return take_part(prediction, name, list(self._terms), "the network's output")
+
+    def _target(self, target: Any, name: str) -> Any:
+        return take_part(target, name, list(self._terms), "the target")
+
+    def _weight(self, weight: Any, name: str) -> Any:
+        if weight is None or isinstance(weight, Tensor):
+            return weight
+        return take_part(weight, name, list(self._terms), "the weight")
+
+
+def _named_term(name: Any, loss_function: Any) -> LossTerm:
+    term = LossTerm(loss_function)
+    if not isinstance(name, str) or not issubclass(type(term.metric), DecomposableMetric):
+        raise InvalidTypeError(
+            f"loss_function is a dict with the entry {name!r}: {loss_function!r}; it has to map "
+            'names of outputs to losses: names such as "mse", or callables (y_pred, y_true).'
+        )
+    return term
 
 
 class _OwnLoss:
@@ -108,8 +204,3 @@ class _OwnLoss:
         if isinstance(y_true, Tensor) and not y_true.is_floating_point():
             return valid_targets(y_true)
         return 1 if y_true is None else get_batch_size(y_true)
-
-
-def own_loss() -> DecomposableMetric:
-    """Return the loss of networks that compute it themselves, as a metric named ``loss``."""
-    return DecomposableMetric(_OwnLoss(), "loss")

@@ -15,7 +15,13 @@ __all__ = ["PRECISIONS", "Full", "Mixed", "Precision", "ScaledMixed", "make_prec
 
 
 class Precision(Protocol):
-    """How a step computes."""
+    """How a step computes.
+
+    Attributes:
+        finds_overflow: Whether it leaves out steps whose gradients overflowed by itself.
+    """
+
+    finds_overflow: bool
 
     def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which the network is called."""
@@ -32,6 +38,9 @@ class Precision(Protocol):
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights."""
 
+    def skip(self, optimizer: Optimizer) -> None:
+        """End an optimizer step that is left out."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint has to hold."""
 
@@ -41,6 +50,8 @@ class Precision(Protocol):
 
 class Full:
     """The dtypes that the network has: ``"32"`` for the usual one."""
+
+    finds_overflow = False
 
     def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         """Change nothing."""
@@ -60,6 +71,9 @@ class Full:
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights."""
         optimizer.step()
+
+    def skip(self, optimizer: Optimizer) -> None:
+        """Do nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: there is no state."""
@@ -96,6 +110,8 @@ class Mixed(Full):
 class ScaledMixed(Mixed):
     """float16 where it is safe, with a loss scale that keeps small gradients from vanishing."""
 
+    finds_overflow = True
+
     def __init__(self, device_type: str) -> None:
         super().__init__(device_type, torch.float16)
         self._scaler = torch.amp.GradScaler(device_type)
@@ -111,6 +127,10 @@ class ScaledMixed(Mixed):
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights unless a gradient overflowed, and adapt the scale."""
         self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def skip(self, optimizer: Optimizer) -> None:
+        """Adapt the scale to the gradients of a step that is left out."""
         self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:

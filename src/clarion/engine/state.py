@@ -28,12 +28,14 @@ class Progress:
         epoch: Epochs finished.
         batch: Train batches finished in the epoch under way; 0 at an epoch's edge.
         step: Optimizer steps done over the whole training.
+        skipped: How many of these were left out, since a loss or gradient was not finite.
         stopped: Whether a callback asked to stop.
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
+    skipped: int = 0
     stopped: bool = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class TrainState:
         if missing:
             raise CheckpointError(
                 f"The checkpoint has no state for {quoted(missing)}; it holds {quoted(state)}. "
-                "Pass the callbacks that were there when it was written."
+                "Build the model as it was when it was written."
             )
         for name in sorted(self.parts, key=lambda name: name == "random"):
             self.parts[name].load_state_dict(state[name])

@@ -24,12 +24,14 @@ class Output:
     Attributes:
         prediction: What the loss, the metrics and ``predict`` see.
         loss: The loss of the batch; None when predicting.
+        terms: What the gradient is of: the loss, or the terms of several losses.
         measured: What the batch metrics returned.
         noted: What the update measured, if the batch closed a step.
     """
 
     prediction: Any
     loss: Tensor | None = None
+    terms: Any = None
     measured: list[Measured] = field(default_factory=list)
     noted: Sequence[Measured] = ()
 
@@ -41,14 +43,15 @@ def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
     if batch.opens_step:
         update.clear()
     output = score_step(engine, batch, stage, number)
-    loss: Any = output.loss
+    loss: Any = output.terms
+    update.guard.watch(loss, batch, number)
     try:
         with engine.strategy.synchronising(batch.closes_step):
             update.backward(loss, batch.share)
     except Exception as error:
         explain_backward(error, loss, stage, number)
         raise
-    output.loss = loss.detach()
+    output.loss = loss.detach() if loss.ndim == 0 else loss.detach().sum()
     if "on_backward_end" in engine.hooks:
         engine.hooks.fire("on_backward_end", number)
     if update.window is not None:
@@ -66,7 +69,7 @@ def score_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
     prediction = objective.prediction(raw, batch)
     try:
         batch.target = objective.align(prediction, batch.target)
-        loss = objective.loss(raw, prediction, batch)
+        loss: Any = objective.loss(raw, prediction, batch)
     except Exception as error:
         explain(error, "loss", stage, number, prediction, batch)
         raise
@@ -77,7 +80,7 @@ def score_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
     except Exception as error:
         explain(error, f"metric {metrics.failed}", stage, number, prediction, batch)
         raise
-    return Output(prediction, loss, measured)
+    return Output(prediction, _total(loss), terms=loss, measured=measured)
 
 
 def _repeat(engine: Engine, stage: Stage, number: int, batch: Batch) -> None:
@@ -94,6 +97,10 @@ def _repeat(engine: Engine, stage: Stage, number: int, batch: Batch) -> None:
 def predict_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
     """Run a batch forward."""
     return Output(engine.objective.prediction(_call(engine, batch, stage, number), batch))
+
+
+def _total(terms: Any) -> Any:
+    return terms.sum() if isinstance(terms, Tensor) and terms.ndim else terms
 
 
 def _call(engine: Engine, batch: Batch, stage: Stage, number: int) -> Any:

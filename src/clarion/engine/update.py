@@ -14,6 +14,7 @@ from clarion.callbacks.hooks import CallbackList
 from clarion.data.batch import Batch
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
+from clarion.engine.nonfinite import Guard, Unguarded
 from clarion.engine.parts import Plan, UpdatePart
 from clarion.engine.precision import Precision, ScaledMixed
 from clarion.engine.state import Progress
@@ -31,6 +32,7 @@ class Update:
         hooks: The callbacks that hear of each optimizer step.
         progress: Where optimizer steps are counted.
         parts: What takes part in each step, in this order.
+        guard: Who leaves out steps that are not finite; nobody if None.
 
     Attributes:
         window: The batches of the step under way, kept for those who evaluate the gradients more
@@ -44,8 +46,10 @@ class Update:
         hooks: CallbackList,
         progress: Progress,
         parts: Sequence[UpdatePart] = (),
+        guard: Guard | None = None,
     ) -> None:
         self.optimizer = optimizer
+        self.guard: Guard = guard or Unguarded()
         self._precision = precision
         self._hooks = hooks
         self._progress = progress
@@ -96,6 +100,7 @@ class Update:
     def clear(self) -> None:
         """Forget the gradients of the step before."""
         self.optimizer.zero_grad()
+        self.guard.open()
         if self.window is not None:
             self.window, self._loss = [], 0.0
 
@@ -106,6 +111,8 @@ class Update:
             loss = torch.where(share > 0, loss * share.to(loss.dtype), 0.0)
         elif share != 1.0:
             loss = loss * share
+        if loss.ndim:  # the terms of several losses, each with its own share
+            loss = loss.sum()
         self._precision.backward(loss)
         if self.window is not None:
             self._loss = self._loss + loss.detach()
@@ -127,9 +134,10 @@ class Update:
             hooks.fire("on_optimizer_step_begin", step)
         if self._closure and again is not None:
             closure: Any = _Closure(self._loss, again)
-            self.optimizer.step(closure)
+            take = partial(self.optimizer.step, closure)
         else:
-            self._precision.step(self.optimizer)
+            take = partial(self._precision.step, self.optimizer)
+        self.guard.step(self.optimizer, self._precision, take)
         self._progress.step = step
         for after in self._after:
             after(step)

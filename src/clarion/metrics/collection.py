@@ -12,6 +12,7 @@ from clarion.metrics.base import StreamingMetric
 from clarion.metrics.decomposable import DecomposableMetric
 from clarion.metrics.names import Names, flatten_metric_names, names_as_list
 from clarion.metrics.rows import RowMetric
+from clarion.metrics.several import SumOfLosses
 from clarion.metrics.sklearn_metrics import SKLearnMetrics
 from clarion.metrics.values import values_by_name
 from clarion.metrics.wrapping import original_names
@@ -21,7 +22,8 @@ __all__ = ["Measured", "MetricSet"]
 Measured = tuple[Sequence[str], Sequence[str], Any]
 """The names of values in the logs, the metric's own names of them, and what it returned."""
 
-_SUMMING = (DecomposableMetric, StreamingMetric)  # asked of the type, since mocks pretend
+# Asked of the type, since mocks pretend.
+_SUMMING = (DecomposableMetric, SumOfLosses, StreamingMetric)
 
 
 class MetricSet:
@@ -49,7 +51,9 @@ class MetricSet:
         self.loss = loss
         self.batch_metrics = list(batch_metrics)
         self.epoch_metrics = list(epoch_metrics)
-        self.batch_names = flatten_metric_names(batch_names)
+        self._several = loss if issubclass(type(loss), SumOfLosses) else None
+        self._loss_names = ["loss"] if self._several is None else self._several.names
+        self.batch_names = [*self._loss_names[1:], *flatten_metric_names(batch_names)]
         self.epoch_names = flatten_metric_names(epoch_names)
         self._batch = [_Entry(m, n) for m, n in zip(batch_metrics, batch_names, strict=True)]
         self._epoch = [
@@ -66,7 +70,7 @@ class MetricSet:
 
     def update(self, y_pred: Any, y_true: Any, inputs: Any) -> list[Measured]:
         """Update every metric with a batch; return what the batch metrics returned for it."""
-        measured: list[Measured] = []
+        measured: list[Measured] = [] if self._several is None else [*self._several.measured()]
         entry = None
         try:
             for entry in self._batch:
@@ -124,7 +128,7 @@ class MetricSet:
         """
         values: dict[str, Any] = {}
         if self.loss is not None:
-            values |= _values(("loss",), ("loss",), self.loss)
+            values |= _values(self._loss_names, self._loss_names, self.loss)
             self.loss.reset()
         for entries in (self._batch, self._epoch):
             for entry in entries:

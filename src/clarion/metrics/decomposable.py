@@ -63,6 +63,10 @@ class DecomposableMetric(Metric):
         """Add one batch."""
         self.forward(y_pred, y_true, inputs)
 
+    def add(self, output: Any, weight: int | float | Tensor) -> None:
+        """Add one batch by what the function returned for it, and what that mean runs over."""
+        self._accumulate(output, weight)
+
     def compute(self) -> NDArray[np.float64]:
         """Return the means since the last reset, shape (number of names,); nan before a batch."""
         return self.compute_tensor().cpu().double().numpy()

@@ -1,6 +1,6 @@
 """What a model consists of, and the engine that its methods run on."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from clarion.arguments import check_keywords
 from clarion.callbacks.base import Callback
-from clarion.callbacks.hooks import CallbackList
+from clarion.callbacks.hooks import CallbackList, holds
+from clarion.callbacks.terminate_on_nan import TerminateOnNaN
 from clarion.checkpoints.random import RandomState
 from clarion.data.batch import Batch
 from clarion.data.routing import TARGET_KEYS, Router
@@ -18,15 +19,18 @@ from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
 from clarion.engine.engine import Engine
+from clarion.engine.nonfinite import Guard, check_policy, make_guard
 from clarion.engine.objective import Objective
 from clarion.engine.optimization import Optimization
 from clarion.engine.optimizers import get_optimizer, use_fused_update
 from clarion.engine.parts import UpdatePart
 from clarion.engine.precision import make_precision
 from clarion.engine.state import Progress, TrainState, callback_states
+from clarion.engine.terms import with_options
 from clarion.engine.update import Update
 from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of
 from clarion.metrics.collection import MetricSet
+from clarion.metrics.shapes import is_readable
 from clarion.metrics.wrapping import wrap_metrics
 
 if TYPE_CHECKING:
@@ -50,6 +54,9 @@ class ModelBase:
         unpack: Callable[[Any], Batch] | None,
         target_keys: Sequence[str],
         prediction_key: str | int | None,
+        on_nonfinite: str,
+        loss_weights: Mapping[str, float] | None,
+        loss_options: Mapping[str, Any] | None,
     ) -> None:
         if not isinstance(network, nn.Module):
             raise InvalidTypeError(
@@ -62,7 +69,10 @@ class ModelBase:
         if self.optimization is not None:
             self._update_parts = self.optimization.parts(network, self.optimizer)
         self._built_optimizer = self.optimizer if self.optimizer is not optimizer else None
-        self._objective = Objective(loss_function, prediction_key)
+        check_policy(on_nonfinite)
+        self.on_nonfinite = on_nonfinite
+        loss_function = with_options(loss_function, loss_options, network)
+        self._objective = Objective(loss_function, prediction_key, loss_weights)
         self.loss_function = None if loss_function is None else self._objective.metric
         batch, batch_names, epoch, epoch_names = wrap_metrics(batch_metrics, epoch_metrics)
         self._metrics = MetricSet(self._objective.metric, batch, batch_names, epoch, epoch_names)
@@ -170,7 +180,14 @@ class ModelBase:
         update = None
         if trains:
             optimizer = self._trainable_optimizer()
-            update = Update(optimizer, self._precision, hooks, self.progress, self._update_parts)
+            update = Update(
+                optimizer,
+                self._precision,
+                hooks,
+                self.progress,
+                self._update_parts,
+                self._guard(hooks),
+            )
         return Engine(
             network=self.network,
             forward=self._strategy.wrap(self.network),
@@ -184,6 +201,21 @@ class ModelBase:
             hooks=hooks,
             update=update,
             progress=self.progress,
+        )
+
+    def _guard(self, hooks: CallbackList) -> Guard:
+        parameter = next(self.network.parameters(), None)
+        # TerminateOnNaN stops the training itself: it has to see the loss, and it says so.
+        told = self.on_nonfinite == "stop" and holds(hooks, TerminateOnNaN)
+        return make_guard(
+            "skip" if told else self.on_nonfinite,
+            self.network,
+            objective=self._objective,
+            precision=self._precision,
+            strategy=self._strategy,
+            progress=self.progress,
+            quiet=told,
+            on_host=parameter is None or is_readable(parameter.data),
         )
 
     def _trainable_optimizer(self) -> Any:

@@ -195,6 +195,8 @@ class Evaluation(Fitting):
         engine, batch = self._engine(trains=True), self._batch(x, y)
         with mode(self.network, training=True), torch.enable_grad(), self._metrics.aside():
             output = train_step(engine, batch, TRAIN, 1)
+            if engine.update is not None:
+                engine.update.guard.end_pass()
         return self._of_batch(output, return_pred, return_dict_format, convert_to_numpy)
 
     def _batch(self, x: Any, y: Any) -> Any:

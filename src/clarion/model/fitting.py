@@ -234,6 +234,7 @@ class Fitting(ModelBase):
         self.stop_immediately = False
         if self.progress.epoch != initial_epoch - 1 or initial_epoch == 1:
             self.progress.epoch, self.progress.step = initial_epoch - 1, 0
+            self.progress.skipped = 0
         self.progress.batch = 0
 
 

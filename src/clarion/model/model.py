@@ -1,6 +1,6 @@
 """A network with an optimizer, a loss and metrics, ready to be trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -20,10 +20,12 @@ class Model(Weights):
         network: The network.
         optimizer: An optimizer over the network's parameters; the name of one such as ``"adam"``;
             a dict with the name under ``"optim"`` and its arguments, ``{"optim": "adam", "lr":
-            1e-3}``; or None, if the model is only to evaluate and predict.
+            1e-3}``, or an ``Optimization``, both with schedules, clipping and more; or None, if
+            the model is only to evaluate and predict.
         loss_function: A callable ``(y_pred, y_true)`` that returns a mean loss, shape (); the name
-            of one such as ``"cross_entropy"``; or None for the loss that the network computes
-            itself, as models of transformers do.
+            of one such as ``"cross_entropy"``; a dict of these by the names of several outputs,
+            whose weighted sum is the loss, each part also logged as ``<name>_loss``; or None for
+            the loss that the network computes itself, as models of transformers do.
         batch_metrics: Metrics shown for each batch and over each epoch: callables, metrics, names
             such as ``"accuracy"``, or pairs ``(name, one of these)``.
         epoch_metrics: Metrics shown only over each epoch.
@@ -34,12 +36,20 @@ class Model(Weights):
         target_keys: The keys that hold the target in batches that are mappings.
         prediction_key: The entry of the network's output that loss, metrics and ``predict`` see;
             None for ``logits`` of transformers models, else the whole output.
+        on_nonfinite: What a loss or gradient that is nan or infinite leads to in training:
+            ``"stop"`` ends it with a `NonFiniteError` that says where it comes from; ``"skip"``
+            leaves the optimizer step out, and ``progress.skipped`` counts it; ``"ignore"`` takes
+            it. With a `TerminateOnNaN` among the callbacks, ``"stop"`` leaves it to that.
+        loss_weights: The factors of several losses in their sum, by name; 1 where none is given.
+        loss_options: Arguments of a loss given by name, such as ``{"label_smoothing": 0.1}`` or
+            ``{"weight": one number per class}``; with several losses, a dict of these by name.
 
     Attributes:
         stop_training: Set to True by a callback to end the training after the epoch.
         stop_immediately: Set to True beside it to leave out the rest of the epoch's train batches.
         validates: Whether the training under way, or the last one, has validation data.
         progress: Epochs and optimizer steps done.
+        optimization: The ``Optimization`` that was given or meant; None beside a ready optimizer.
 
     Raises:
         InvalidTypeError: If an argument has a type that cannot work.
@@ -70,6 +80,9 @@ class Model(Weights):
         unpack: Callable[[Any], Batch] | None = None,
         target_keys: Sequence[str] = TARGET_KEYS,
         prediction_key: str | int | None = None,
+        on_nonfinite: str = "stop",
+        loss_weights: Mapping[str, float] | None = None,
+        loss_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             network,
@@ -81,6 +94,9 @@ class Model(Weights):
             unpack=unpack,
             target_keys=target_keys,
             prediction_key=prediction_key,
+            on_nonfinite=on_nonfinite,
+            loss_weights=loss_weights,
+            loss_options=loss_options,
         )
         if device is not None:
             self.to(device)
