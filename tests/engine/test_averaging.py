@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from clarion import Callback, CheckpointError, Model
+from clarion import BestModelRestore, Callback, CheckpointError, Model, ModelCheckpoint
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.parts import Plan
 
@@ -110,6 +110,25 @@ def test_validation_uses_the_average_and_the_present_buffers():
             assert torch.equal(network[0].weight, seen.seen[-1]["0.weight"])
         assert torch.equal(network[0].weight, seen.seen[-1]["0.weight"])
     assert torch.equal(network[0].weight, ends.weights[-1][0])
+
+
+def test_callbacks_keep_the_weights_that_were_measured(tmp_path):
+    network = make_network()
+    model = Model(network, {"optim": "sgd", "lr": 0.1, "average": "ema"}, "mse")
+    batches, path = make_batches(), tmp_path / "best.ckpt"
+    best = BestModelRestore(monitor="epoch", mode="max")
+    saved = ModelCheckpoint(str(path), monitor="epoch", mode="max", save_best_only=True)
+    ends = EpochEnds()
+    model.fit_generator(
+        batches, batches[:2], epochs=2, verbose=False, callbacks=[ends, best, saved]
+    )
+    assert_equal(
+        list(torch.load(path, weights_only=True).values()), list(best.best_weights.values())
+    )
+    assert torch.equal(network[0].weight, best.best_weights["0.weight"])
+    assert not torch.equal(network[0].weight, ends.weights[-1][0])
+    with model.averaged_weights():
+        assert torch.equal(network[0].weight, best.best_weights["0.weight"])
 
 
 def test_the_trained_weights_come_back_after_an_error():

@@ -154,7 +154,12 @@ def test_an_experiment_resumes_schedule_and_average_exactly(tmp_path, monkeypatc
         )
         batches = make_batches([4, 3, 5])
         experiment.train(
-            batches, batches[:1], epochs=epochs, batches_per_step=2, verbose=False, callbacks=[]
+            batches,
+            batches[:1],
+            epochs=epochs,
+            batches_per_step=2,
+            verbose=False,
+            disable_tensorboard=True,
         )
         return experiment.model
 
@@ -182,3 +187,19 @@ def test_a_step_reads_nothing_on_the_host(sharpness, k):
         run_pass(engine, TRAIN, group_by_step(batches, k, engine.objective.weigh))
         with engine.update.averaged_weights():
             assert model.gradient_norm is not None
+
+
+def test_lbfgs_goes_on_exactly():
+    def make_model():
+        options = {"optim": "lbfgs", "lr": 0.2, "max_iter": 3, "schedule": "constant", "warmup": 4}
+        return Model(make_network(), options, "cross_entropy")
+
+    batches = make_batches([9, 9])
+    whole, first, resumed = make_model(), make_model(), make_model()
+    whole.fit_generator(batches, epochs=4, verbose=False)
+    state = State(2)
+    first.fit_generator(batches, epochs=2, verbose=False, callbacks=[state])
+    state.state.seek(0)
+    resumed.train_state().load_state_dict(torch.load(state.state, weights_only=False))
+    resumed.fit_generator(batches, epochs=4, initial_epoch=3, verbose=False)
+    assert all(map(torch.equal, whole.network.parameters(), resumed.network.parameters()))

@@ -123,8 +123,9 @@ def train_by_trainer(network, directory):
     return [row["loss"] for row in rows], seen.rates, [row["grad_norm"] for row in rows]
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_losses_rates_norms_and_weights_of_thirty_steps(tmp_path, capsys):
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of packages that are not ours
+def test_losses_rates_norms_and_weights_of_thirty_steps(tmp_path):
     ours, theirs = make_network(), make_network()
     steps = train_by_clarion(ours)
     losses, rates, norms = train_by_trainer(theirs, tmp_path)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clarion.callbacks.measured import measured_weights
 from clarion.callbacks.memory import RememberingCallback
 from clarion.callbacks.monitor import check_mode, check_watchable, improves, watched, worst
 from clarion.console import say
@@ -67,7 +68,8 @@ class BestModelRestore(RememberingCallback):
                 f"{self.current_best:0.5f} to {current:0.5f}"
             )
         self.current_best = current
-        self.best_weights = self.model.get_weight_copies()
+        with measured_weights(self.model):
+            self.best_weights = self.model.get_weight_copies()
 
     def on_train_end(self, logs: Mapping[str, Any]) -> None:
         """Put the best weights into the network; warn if there are none."""

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Any, Unpack
 
 from clarion.callbacks.base import HOOKS
 from clarion.callbacks.lr_scheduler import _PyTorchLRSchedulerWrapper
+from clarion.callbacks.measured import measured_weights
 from clarion.callbacks.memory import check_keys
 from clarion.callbacks.periodic import PeriodicSaveCallback, SaveOptions
 from clarion.checkpoints.random import load_random_states, save_random_states
@@ -28,12 +29,16 @@ __all__ = [
 class ModelCheckpoint(PeriodicSaveCallback):
     """Saves the weights of the network, as ``Model.save_weights`` does.
 
+    With averaged weights (``average`` of ``Optimization``) it saves those, which are what
+    validation measured.
+
     Arguments: see ``PeriodicSaveCallback``.
     """
 
     def save_file(self, fd: IO[bytes], epoch_number: int, logs: dict[str, Any]) -> None:
         """Save the weights."""
-        self.model.save_weights(fd)
+        with measured_weights(self.model):
+            self.model.save_weights(fd)
 
     def restore(self, fd: IO[bytes]) -> None:
         """Load the weights."""
