@@ -72,7 +72,7 @@ def train(settings: Settings) -> dict[str, Any]:
         settings.directory, model, monitor_metric="val_kendall_tau", monitor_mode="max"
     )
     collate = TransformerCollator(y_keys="labels", custom_collator=task.collate)
-    batch_size = 2 * settings.batch_size
+    batch_size = 4 * settings.batch_size
     train_loader = DataLoader(task.train, batch_sampler=task.sampler, collate_fn=collate)
     valid_loader = DataLoader(task.valid, batch_size=batch_size, collate_fn=collate)
     test_loader = DataLoader(task.test, batch_size=batch_size, collate_fn=collate)

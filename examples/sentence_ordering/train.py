@@ -49,7 +49,7 @@ def train(settings: Settings) -> dict[str, Any]:
     experiment = ModelBundle.from_model(
         settings.directory, model, monitor_metric="val_kendall_tau", monitor_mode="max"
     )
-    options: dict[str, Any] = {"batch_size": 2 * settings.batch_size, "collate_fn": task.collate}
+    options: dict[str, Any] = {"batch_size": 4 * settings.batch_size, "collate_fn": task.collate}
 
     def evaluate() -> Any:
         return model.evaluate_dataset(task.test, return_dict_format=True, **options)

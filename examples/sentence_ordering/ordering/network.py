@@ -47,19 +47,24 @@ def load_tokenizer(model: str | Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_network(model: str | Path, *, fresh_token: int | None, seed: int) -> nn.Module:
+def load_network(
+    model: str | Path, *, fresh_token: int | None, seed: int, mean_place: float = 0.0
+) -> nn.Module:
     """Return a pretrained encoder with a head of one output per token.
 
     Args:
         model: The model's directory, or its name.
         fresh_token: The token whose embedding starts afresh; None for none.
         seed: What the head and the fresh embedding are drawn from.
+        mean_place: What the head answers at first, so that no step is spent on learning the mean.
     """
     from transformers import AutoModelForTokenClassification
 
     torch.manual_seed(seed)
     with _quiet():
         network: nn.Module = AutoModelForTokenClassification.from_pretrained(model, num_labels=1)
+    head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    nn.init.constant_(head.bias, mean_place)
     if fresh_token is not None:
         give_fresh_start(network, fresh_token)
     return network

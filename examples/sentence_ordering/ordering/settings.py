@@ -60,13 +60,13 @@ class Settings:
     sentence_tokens: int = 40
     text_tokens: int = 512
     fresh_marker: bool = True
-    batch_size: int = 16
+    batch_size: int = 8
     lr: float = 2e-4
     warmup: float = 0.06
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     precision: Literal["auto", "32", "bf16-mixed"] = "auto"
-    steps_per_epoch: int = 75
+    steps_per_epoch: int = 150
     seed: int = 42
     shown: int = 3
 

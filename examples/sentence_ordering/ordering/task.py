@@ -10,7 +10,7 @@ from torch import nn
 from clarion.console import say
 from clarion.data.bucketing import LengthBucketBatchSampler
 
-from .corpus import Splits, read_texts, split_by_document
+from .corpus import Splits, Text, read_texts, split_by_document
 from .network import best_device, best_precision, load_network, load_tokenizer, packaged_model
 from .settings import Settings
 from .tokens import Tokens, collate_function, tokenize, tokenized_split
@@ -86,6 +86,7 @@ def prepare(settings: Settings) -> Task:
         model,
         fresh_token=tokenizer.cls_token_id if settings.fresh_marker else None,
         seed=settings.seed,
+        mean_place=_mean_place(texts.train),
     )
     device = best_device()
     return Task(
@@ -114,3 +115,9 @@ def _longest(wanted: int, possible: int) -> int:
     """Return the most tokens of a text, such that a rounded batch still fits the encoder."""
     fitting = min(wanted, possible)
     return fitting - fitting % _MULTIPLE if fitting > _MULTIPLE else fitting
+
+
+def _mean_place(texts: list[Text]) -> float:
+    """Return the mean place of all sentences, which is what the targets vary around."""
+    places = [place for text in texts for place in range(len(text.sentences))]
+    return sum(places) / len(places)

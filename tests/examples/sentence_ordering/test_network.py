@@ -40,6 +40,13 @@ def test_head_and_marker_follow_from_the_seed(tmp_path) -> None:
     assert torch.equal(same[1], plain[1])
 
 
+def test_the_head_starts_at_the_mean_place(tmp_path) -> None:
+    tiny_bert().save_pretrained(tmp_path)
+    network = load_network(tmp_path, fresh_token=2, seed=0, mean_place=2.5).eval()
+    logits = network(input_ids=torch.arange(12)[None]).logits
+    assert logits.mean().item() == pytest.approx(2.5, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("abilities", "expected"),
     [

@@ -118,7 +118,7 @@ def log_without_time(directory: Path) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_a_tiny_encoder_learns_the_order_where_a_word_tells_it(settings: Settings) -> None:
-    settings = dataclasses.replace(settings, texts=2400, lr=3e-3, steps_per_epoch=100)
+    settings = dataclasses.replace(settings, texts=2400, lr=3e-3, steps_per_epoch=300)
     results = program("train").train(settings)
     assert abs(results["results"]["untrained"]["kendall_tau"]) < 0.5
     assert results["results"]["trained"]["kendall_tau"] > 0.95
