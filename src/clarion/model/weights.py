@@ -62,9 +62,10 @@ class Weights(Prediction):
         Raises:
             CheckpointError: If the file is broken, unsafe, or of another optimizer.
         """
+        optimizer = self._own_optimizer()
         state = load_state(f)
         try:
-            self._own_optimizer().load_state_dict(state)
+            optimizer.load_state_dict(state)
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"The optimizer state in {f} does not fit this optimizer: {error}. Build the same "
@@ -121,13 +122,13 @@ class Weights(Prediction):
             InvalidArgumentError: If there is no such device.
         """
         devices = _devices(device)
+        self._move(devices[0])
         self._strategy = DataParallel(devices) if len(devices) > 1 else Single()
         if isinstance(device, list | tuple) or device == "all":
             self.device, self.other_device = devices[0], devices[1:] or None
         else:
             self.device, self.other_device = device, None
         self._device = devices[0]
-        self._move(devices[0])
         return self
 
     def cuda(self, *args: Any, **kwargs: Any) -> Self:
