@@ -37,7 +37,8 @@ _OTHER_INTEGERS = frozenset(
 class Router:
     """Turns raw batches into ``Batch``es for one network.
 
-    In this order: the user's ``unpack``; a pair ``(x, y)``; a mapping whose keys are the network's
+    In this order: the user's ``unpack``; a pair ``(x, y)``, or a triple with the weights of the
+    examples in the loss, ``(x, y, weight)``; a mapping whose keys are the network's
     parameters, ``labels`` or ``label`` being the target; when predicting, a bare input. A tuple
     or list ``x`` becomes positional arguments, a mapping keyword arguments if the network's
     parameters cover its keys, and anything else one argument.
@@ -124,8 +125,8 @@ class Router:
         batch.args = tuple(map_structure(value, ready) for value in batch.args)
         if batch.kwargs:
             batch.kwargs = {key: map_structure(v, ready) for key, v in batch.kwargs.items()}
-        if batch.target is not None:
-            batch.target = map_structure(batch.target, ready_target)
+        batch.target = map_structure(batch.target, ready_target)
+        batch.weight = map_structure(batch.weight, ready_target)
         return batch
 
     def _unpacked(self, raw: Any, where: str) -> Batch:
@@ -143,10 +144,11 @@ class Router:
         return batch
 
     def _from_pair(self, raw: Any, where: str) -> Batch:
-        if not _is_sequence(raw) or len(raw) != 2:
+        if not _is_sequence(raw) or len(raw) not in (2, 3):
             raise DataError(f"{where} is {_described(raw)}{self._remedy(raw)}")
         batch = self._with_input(raw[0])
         batch.target = raw[1]
+        batch.weight = raw[2] if len(raw) == 3 else None
         return batch
 
     def _with_input(self, x: Any) -> Batch:

@@ -39,6 +39,10 @@ class Objective:
         self._prediction_key = prediction_key
         self._terms: dict[str, LossTerm] = {}
         self._sum: SumOfLosses | None = None
+        if isinstance(loss_function, Mapping) and not loss_function:
+            raise InvalidArgumentError(
+                "loss_function is an empty dict; give a loss for each output, by its name."
+            )
         if isinstance(loss_function, Mapping):
             self._terms = {name: _named_term(name, loss) for name, loss in loss_function.items()}
             parts = {name: term.metric for name, term in self._terms.items()}

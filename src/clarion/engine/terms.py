@@ -139,7 +139,7 @@ def with_options(loss_function: Any, options: Mapping[str, Any] | None, network:
             "Build the loss with its options, for example torch.nn.CrossEntropyLoss(...)."
         )
     check_keywords(module, options, "loss_options")
-    if options.get("reduction", "mean") != "mean":
+    if options.get("reduction", "mean") not in ("mean", "batchmean"):
         raise InvalidArgumentError(
             f"loss_options has reduction={options['reduction']!r}; clarion averages losses itself "
             "and needs the mean. Leave reduction out."

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from clarion.errors import quoted
+from clarion.errors import InvalidArgumentError, quoted
 from clarion.metrics.base import StreamingMetric
 from clarion.metrics.decomposable import DecomposableMetric
 from clarion.metrics.names import Names, flatten_metric_names, names_as_list
@@ -55,6 +55,12 @@ class MetricSet:
         self._loss_names = ["loss"] if self._several is None else self._several.names
         self.batch_names = [*self._loss_names[1:], *flatten_metric_names(batch_names)]
         self.epoch_names = flatten_metric_names(epoch_names)
+        twice = set(self._loss_names[1:]) & {*flatten_metric_names(batch_names), *self.epoch_names}
+        if twice:
+            raise InvalidArgumentError(
+                f"{quoted(sorted(twice))}: a part of the loss is logged under this name, and also "
+                "a metric. Name the metric otherwise, as in (name, metric)."
+            )
         self._batch = [_Entry(m, n) for m, n in zip(batch_metrics, batch_names, strict=True)]
         self._epoch = [
             _Entry(m, n, epoch=True) for m, n in zip(epoch_metrics, epoch_names, strict=True)

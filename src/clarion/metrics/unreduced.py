@@ -33,6 +33,7 @@ LOSS_MODULES: Mapping[Any, type[nn.Module]] = {
 }
 """torch's losses: the module of each function."""
 
+_MEANS = ("mean", "batchmean")
 _BY_CLASS = frozenset({nn.CrossEntropyLoss, nn.NLLLoss})
 _FORWARDS = {module.forward: module for module in LOSS_MODULES.values()}
 
@@ -98,10 +99,12 @@ def unreduced_of(func: Any) -> Unreduced | None:
         return None
     if module is None or options.keys() & {"size_average", "reduce"}:
         return None
-    if options.pop("reduction", "mean") != "mean":
+    reduction = options.pop("reduction", "mean")
+    if reduction not in _MEANS:
         return None
+    losses = functools.partial(func, reduction="none", **options)
     return Unreduced(
-        functools.partial(func, reduction="none", **options),
+        losses if reduction == "mean" else functools.partial(_of_example, losses),
         by_class=module in _BY_CLASS,
         ignore_index=options.get("ignore_index", -100),
         weight_of_classes=lambda: options.get("weight"),
@@ -162,14 +165,18 @@ def _shaped(weight: Tensor, losses: Tensor) -> Tensor:
     return weight.reshape(*weight.shape, *[1] * (losses.ndim - weight.ndim))
 
 
+def _of_example(losses: Callable[[Any, Any], Tensor], y_pred: Any, y_true: Any) -> Tensor:
+    return losses(y_pred, y_true).flatten(1).sum(1)
+
+
 def _of_module(module: Any) -> Unreduced | None:
     kind = _FORWARDS.get(type(module).forward)
-    if kind is None or module.reduction != "mean":
+    if kind is None or module.reduction not in _MEANS:
         return None
     losses = copy.copy(module)  # shares its buffers, which move with the module
     losses.reduction = "none"
     return Unreduced(
-        losses,
+        losses if module.reduction == "mean" else functools.partial(_of_example, losses),
         by_class=kind in _BY_CLASS,
         ignore_index=getattr(module, "ignore_index", -100),
         weight_of_classes=lambda: module.weight,
