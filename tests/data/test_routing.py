@@ -223,7 +223,7 @@ def test_an_error_in_unpack_keeps_its_type_and_says_what_it_got():
     [
         (X, r"Batch 1 is one Tensor of shape \(3, 2\), without a target. Pass y beside x"),
         (np.ones((3, 2)), r"Batch 1 is one ndarray of shape \(3, 2\), without a target"),
-        ((X, Y, Y), r"Batch 1 is a tuple of 3; clarion reads pairs \(x, y\).*Pass unpack"),
+        ((X, Y, Y, Y), r"Batch 1 is a tuple of 4; clarion reads pairs \(x, y\).*Pass unpack"),
         ([X], r"Batch 1 is a list of 1; clarion reads pairs"),
         ("text", r"Batch 1 is a str; clarion reads pairs"),
         (
@@ -241,6 +241,12 @@ def test_batches_that_do_not_fit(raw, message):
     with pytest.raises(ValueError, match=message) as caught:
         route(raw)
     assert isinstance(caught.value, ClarionError)
+
+
+def test_a_batch_of_three_carries_the_weights_of_its_examples():
+    batch = route((X, Y, np.ones(3)))
+    assert batch.target is Y
+    assert batch.weight.tolist() == [1.0, 1.0, 1.0]
     assert len(str(caught.value)) < 400
 
 

@@ -211,8 +211,9 @@ class Router:
                 f'Say which it is, as in Model(..., target_keys=("{spare}",)).'
             )
         return (
-            f"; clarion reads pairs (x, y) and mappings with {targets} whose other keys are "
-            f"parameters of {forward}. Pass unpack=..., a function that returns a Batch."
+            f"; clarion reads pairs (x, y), triples (x, y, weight) and mappings with {targets} "
+            f"whose other keys are parameters of {forward}. Pass unpack=..., a function that "
+            "returns a Batch."
         )
 
 

@@ -160,7 +160,8 @@ def _shaped(weight: Tensor, losses: Tensor) -> Tensor:
     if weight.shape != losses.shape[: weight.ndim]:
         raise DataError(
             f"The weights have shape {tuple(weight.shape)}, the losses {tuple(losses.shape)}; "
-            "give one weight for each example, shape (examples,)."
+            "give one weight for each example, shape (examples,). A batch of three is "
+            "(x, y, weight); several inputs go together, as in ((x1, x2), y)."
         )
     return weight.reshape(*weight.shape, *[1] * (losses.ndim - weight.ndim))
 
