@@ -98,13 +98,13 @@ def test_the_optimizer_is_saved_and_restored(tmp_path, batches):
 
 
 def draws():
-    return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+    return random.random(), np.random.rand(), torch.rand(1).item()
 
 
 def test_random_states_are_saved_and_restored(tmp_path):
     checkpoint = RandomStatesCheckpoint(tmp_path / "r.randomstate")
     random.seed(1)
-    np.random.seed(2)  # noqa: NPY002
+    np.random.seed(2)
     torch.manual_seed(3)
     checkpoint.on_epoch_end(1, {"epoch": 1})
     first = draws()
