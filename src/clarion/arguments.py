@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
 from clarion.errors import InvalidArgumentError, UnknownArgumentError, quoted, suggestion
 
@@ -16,11 +16,14 @@ R = TypeVar("R")
 def checked_arguments(func: Callable[P, R]) -> Callable[P, R]:
     """Return the function with helpful errors for arguments that it does not have or that lack.
 
+    Keywords that it takes as ``**options: Unpack[...]`` stand in its signature one by one, None
+    or False if they are left out.
+
     Raises:
         UnknownArgumentError: From the returned function; a ``TypeError`` that offers the nearest
             name.
     """
-    signature = inspect.signature(func)
+    signature = _spelled_out(inspect.signature(func))
     known = frozenset(signature.parameters)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
 
@@ -36,6 +39,7 @@ def checked_arguments(func: Callable[P, R]) -> Callable[P, R]:
                 raise
             raise _misfit(_name_of(func, args), signature, args, kwargs) from None
 
+    checked.__signature__ = signature  # type: ignore[attr-defined]  # what help() shows
     return checked
 
 
@@ -72,6 +76,19 @@ def check_whole_number(name: str, value: Any, least: int) -> None:
         raise InvalidArgumentError(
             f"{name} is {value!r}; it must be a whole number of at least {least}."
         )
+
+
+def _spelled_out(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature with the entries of an unpacked ``TypedDict`` as keywords of their own."""
+    parameters = list(signature.parameters.values())
+    last = parameters[-1] if parameters else None
+    if last is None or get_origin(last.annotation) is not Unpack:
+        return signature
+    for name, kind in get_type_hints(get_args(last.annotation)[0]).items():
+        default = False if kind is bool else None
+        added = inspect.Parameter(name, last.KEYWORD_ONLY, default=default, annotation=kind)
+        parameters.insert(-1, added)
+    return signature.replace(parameters=parameters[:-1])
 
 
 def _name_of(func: Callable[..., Any], args: tuple[Any, ...]) -> str:

@@ -98,7 +98,9 @@ def check_watchable(callback: Watcher) -> None:
     known = ["epoch", "time", *measured]
     validates = getattr(model, "validates", None)  # None: not known
     if validates is not False:
-        known += [f"val_{name}" for name in measured]
+        sets = getattr(model, "validation_names", [])
+        prefixes = ["val_", *(f"val_{name}_" for name in sets)]
+        known += [f"{prefix}{name}" for prefix in prefixes for name in measured]
     if key in known:
         return
     name = type(callback).__name__

@@ -91,7 +91,8 @@ class ProgressionCallback(Callback):
 
     def on_valid_begin(self, logs: Mapping[str, Any]) -> None:
         """Begin the lines of a validation."""
-        self._train_done = self._done
+        if self._train_done is None:  # not yet in the validation before this one
+            self._train_done = self._done
         every = self.show_every_n_valid_steps if self.show_on_valid else "none"
         self._begin_pass(self.params.get("valid_steps"), every)
 
@@ -107,14 +108,20 @@ class ProgressionCallback(Callback):
 
     def on_train_batch_end(self, batch_number: int, logs: Mapping[str, Any]) -> None:
         """Show the line of a step if it is due; the logs are read only then."""
+        if self._train_done is not None:  # a validation came in between
+            self._train_done = None
+            self._begin_pass(self.params.get("steps"), self.show_every_n_train_steps)
+        self.on_valid_batch_end(batch_number, logs)
+
+    def on_valid_batch_end(self, batch_number: int, logs: Mapping[str, Any]) -> None:
+        """Show the line of a step, likewise."""
         self._done = batch_number
         pace = self._pace
         if monotonic() >= pace.next or batch_number == pace.last:
             self._show_step(batch_number, logs)
 
-    on_valid_batch_end = on_train_batch_end
-    on_test_batch_end = on_train_batch_end
-    on_predict_batch_end = on_train_batch_end
+    on_test_batch_end = on_valid_batch_end
+    on_predict_batch_end = on_valid_batch_end
 
     def on_epoch_end(self, epoch_number: int, logs: Mapping[str, Any]) -> None:
         """Show the line of the epoch."""

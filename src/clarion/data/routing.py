@@ -48,6 +48,9 @@ class Router:
         unpack: A function from a raw batch to a ``Batch``, instead of these rules.
         target_keys: The keys of a mapping that hold the target.
         computes_loss: Whether the network computes the loss itself, and so gets the target too.
+
+    Attributes:
+        target_keys: As above.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Router:
     ) -> None:
         self._network = network
         self._unpack = unpack
-        self._target_keys = tuple(target_keys)
+        self.target_keys = tuple(target_keys)
         self._computes_loss = computes_loss
         self._parameters, self._takes_any = _parameters_of(network)
         self._reported: set[str] = set()
@@ -159,7 +162,7 @@ class Router:
         return Batch((x,))
 
     def _from_mapping(self, raw: Mapping[str, Any], supervised: bool, where: str) -> Batch:
-        target_key = next((key for key in self._target_keys if key in raw), None)
+        target_key = next((key for key in self.target_keys if key in raw), None)
         if supervised and target_key is None and not self._computes_loss:
             raise DataError(f"{where} is {_described(raw)}{self._remedy(raw)}")
         taken = {key: value for key, value in raw.items() if self._takes(key)}
@@ -175,7 +178,7 @@ class Router:
         return bool(x) and all(isinstance(key, str) and self._takes(key) for key in x)
 
     def _names_some(self, raw: Mapping[str, Any]) -> bool:
-        inputs = [key for key in raw if key not in self._target_keys]
+        inputs = [key for key in raw if key not in self.target_keys]
         return any(isinstance(key, str) and self._takes(key) for key in inputs)
 
     def _report_unused(self, keys: set[str]) -> None:
@@ -190,15 +193,15 @@ class Router:
             )
 
     def _remedy(self, raw: Any) -> str:
-        targets = " or ".join(f'"{key}"' for key in self._target_keys)
+        targets = " or ".join(f'"{key}"' for key in self.target_keys)
         forward = f"{type(self._network).__name__}.forward ({', '.join(self._parameters)})"
         if _is_bare(raw):
             return (
                 ", without a target. Pass y beside x, as in fit(x, y), or batches that are pairs "
                 "(x, y)."
             )
-        if isinstance(raw, Mapping) and any(key in raw for key in self._target_keys):
-            others = [str(key) for key in raw if key not in self._target_keys]
+        if isinstance(raw, Mapping) and any(key in raw for key in self.target_keys):
+            others = [str(key) for key in raw if key not in self.target_keys]
             hint = next(filter(None, (suggestion(key, self._parameters) for key in others)), ".")
             return (
                 f", none of which is a parameter of {forward}{hint} Rename the keys, or pass "

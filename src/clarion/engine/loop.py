@@ -1,9 +1,10 @@
 """The only loop over batches, and the epochs made of it."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -13,11 +14,12 @@ from torch import nn
 from clarion.checkpoints.random import preserved_random_state
 from clarion.data.batch import Batch
 from clarion.data.loaders import take
+from clarion.engine.cadence import Cadence
 from clarion.engine.engine import Engine
 from clarion.engine.grouping import group_by_step
 from clarion.engine.logs import Logs, to_floats
 from clarion.engine.parts import Plan
-from clarion.engine.stage import TRAIN, VALID, Stage
+from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
 from clarion.engine.step import Output, predict_step, score_step, train_step
 
 __all__ = ["Source", "Training", "fit", "mode", "run_pass", "run_stage"]
@@ -33,11 +35,13 @@ class Source:
         loader: An iterable of raw batches.
         steps: How many batches make a pass; None for as many as there are.
         supervised: Whether raw batches carry a target.
+        name: What tells several validation sets apart; empty if there is one.
     """
 
     loader: Iterable[Any]
     steps: int | None = None
     supervised: bool = True
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +50,53 @@ class Training:
 
     Attributes:
         train: The batches to learn from.
-        valid: The batches to validate on after each epoch, or None.
+        valid: The sets to validate on after each epoch.
         epochs: The number of the last epoch.
         initial_epoch: The number of the first one.
         batches_per_step: How many batches make an optimizer step.
+        max_steps: Optimizer steps after which the training ends anyway; None for no limit.
+        cadence: When to validate inside an epoch too.
+        validations: Where the results of each validation are kept.
     """
 
     train: Source
-    valid: Source | None
+    valid: Sequence[Source]
     epochs: int
     initial_epoch: int = 1
     batches_per_step: int = 1
+    max_steps: int | None = None
+    cadence: Cadence = field(default_factory=Cadence)
+    validations: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """The optimizer steps of an epoch; None if the data has no length."""
+        steps = self.train.steps
+        return None if steps is None else math.ceil(steps / self.batches_per_step)
 
     @property
     def total_steps(self) -> int | None:
-        """The optimizer steps of all epochs from the first; None if the data has no length."""
-        steps = self.train.steps
-        return None if steps is None else math.ceil(steps / self.batches_per_step) * self.epochs
+        """The optimizer steps of all epochs from the first; None if that cannot be known."""
+        if self.steps_per_epoch is None:
+            return self.max_steps
+        total = self.steps_per_epoch * self.epochs
+        return total if self.max_steps is None else min(total, self.max_steps)
+
+    def last_epoch(self, done_steps: int) -> int:
+        """Return the number of the last epoch that anything is left to do in.
+
+        Args:
+            done_steps: Optimizer steps that are done already.
+        """
+        before = self.initial_epoch - 1
+        if self.max_steps is None:
+            return self.epochs
+        left = self.max_steps - done_steps
+        if left <= 0:
+            return before
+        if self.steps_per_epoch is None:
+            return self.epochs
+        return min(self.epochs, before + math.ceil(left / self.steps_per_epoch))
 
 
 def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
@@ -157,26 +191,38 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
     where = f"the train loader in epoch {epoch}"
     with engine.metrics.one_pass():
         with mode(engine.network, training=True), torch.enable_grad():
-            batches = _batches(engine, training.train, where)
-            run_pass(
-                engine,
-                TRAIN,
-                group_by_step(
-                    batches,
-                    training.batches_per_step,
-                    engine.objective.weigh,
-                    engine.strategy.total,
-                ),
+            batches = group_by_step(
+                _batches(engine, training.train, where),
+                training.batches_per_step,
+                engine.objective.weigh,
+                engine.strategy.total,
             )
+            validate = partial(_validate, engine, training, epoch)
+            run_pass(engine, TRAIN, training.cadence.among(batches, progress, validate))
             update.guard.end_pass()
         logs = to_floats(engine.metrics.compute(TRAIN.prefix))
     update.end_epoch(epoch)
-    if training.valid is not None:
-        with preserved_random_state(), update.averaged_weights():
-            valid_logs = _hooked_pass(engine, VALID, training.valid)
-        logs |= {key: value for key, value in valid_logs.items() if key != "time"}
+    logs |= _validate(engine, training, epoch)
     progress.epoch, progress.batch = epoch, 0
     return {"epoch": epoch, "time": perf_counter() - start, **logs}
+
+
+def _validate(engine: Engine, training: Training, epoch: int) -> dict[str, Any]:
+    """Run a valid pass over each set; return their logs, those of the first under plain names."""
+    logs: dict[str, Any] = {}
+    if not training.valid:
+        return logs
+    assert engine.update is not None
+    with preserved_random_state(), engine.update.averaged_weights():
+        for source in training.valid:
+            stage = valid_stage(source.name)
+            found = _hooked_pass(engine, stage, source)
+            found = {key: value for key, value in found.items() if key != "time"}
+            if not logs:
+                logs = {VALID.prefix + key.removeprefix(stage.prefix): found[key] for key in found}
+            logs |= found
+    training.validations.append({"epoch": epoch, "step": engine.progress.step, **logs})
+    return logs
 
 
 def _hooked_pass(
@@ -187,7 +233,8 @@ def _hooked_pass(
     logs: dict[str, Any] = {"time": 0.0}
     with engine.metrics.one_pass() if stage.scores else nullcontext():
         with mode(engine.network, training=False), torch.no_grad():
-            run_pass(engine, stage, _batches(engine, source, f"the {stage.name} loader"), keep)
+            where = f"the {stage.name} loader" + (f' "{source.name}"' if source.name else "")
+            run_pass(engine, stage, _batches(engine, source, where), keep)
         if stage.scores:
             logs |= to_floats(engine.metrics.compute(stage.prefix))
     logs["time"] = perf_counter() - start

@@ -1,8 +1,8 @@
 """The four stages of a network's life, as data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["PREDICT", "TEST", "TRAIN", "VALID", "Stage"]
+__all__ = ["PREDICT", "TEST", "TRAIN", "VALID", "Stage", "valid_stage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +46,8 @@ TRAIN = Stage("train", prefix="", trains=True, scores=True)
 VALID = Stage("valid", prefix="val_", trains=False, scores=True)
 TEST = Stage("test", prefix="test_", trains=False, scores=True)
 PREDICT = Stage("predict", prefix="", trains=False, scores=False)
+
+
+def valid_stage(name: str) -> Stage:
+    """Return the valid stage of the set of this name; an empty name is the only set's."""
+    return replace(VALID, prefix=f"{VALID.prefix}{name}_") if name else VALID

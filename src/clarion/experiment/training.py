@@ -33,6 +33,7 @@ from clarion.experiment.training_checkpoint import TrainingCheckpoint
 from clarion.loggers.csv import AtomicCSVLogger
 from clarion.loggers.tensorboard import TensorBoardLogger
 from clarion.model import Model
+from clarion.model.validation import validation_sets
 
 __all__ = ["Run", "TrainOptions", "train"]
 
@@ -75,7 +76,9 @@ class Run:
     @property
     def validates(self) -> bool:
         """Whether there is validation data."""
-        return self.data[-1] is not None
+        arguments = self.arguments
+        given = self.data[-1] is not None or arguments.get("validation_split") is not None
+        return given or arguments.get("overfit") is not None
 
     @property
     def verbose(self) -> bool:
@@ -147,9 +150,12 @@ def _check_monitor(model: Model, monitor: Monitor, run: Run) -> None:
     """Raise before anything is trained if what is to be watched will not be in the logs."""
     if monitor.metric is None:
         return
-    known = ["epoch", "time", "loss", *model.metrics_names]
+    measured = ["loss", *model.metrics_names]
+    known = ["epoch", "time", *measured]
     if run.validates:
-        known += [f"val_{name}" for name in ("loss", *model.metrics_names)]
+        sets = validation_sets(run.data[-1], "validation_data")
+        prefixes = ["val_", *(f"val_{name}_" for name in sets if name)]
+        known += [f"{prefix}{name}" for prefix in prefixes for name in measured]
     if monitor.metric in known:
         return
     remedy = "Set monitor_metric to one of these, or monitoring=False."

@@ -14,6 +14,7 @@ from clarion.callbacks.terminate_on_nan import TerminateOnNaN
 from clarion.checkpoints.random import RandomState
 from clarion.data.batch import Batch
 from clarion.data.routing import TARGET_KEYS, Router
+from clarion.data.splitting import Split
 from clarion.distributed.single import Single
 from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
@@ -91,6 +92,9 @@ class ModelBase:
         self.progress = Progress()
         self.stop_immediately = False
         self.validates = False
+        self.validation_names: list[str] = []
+        self.validations: list[dict[str, Any]] = []
+        self._split = Split()
 
     @property
     def batch_metrics(self) -> list[Any]:
@@ -161,6 +165,7 @@ class ModelBase:
         parts |= {
             "precision": self._precision,
             "progress": self.progress,
+            "split": self._split,
             "callbacks": callback_states(callbacks),
             "random": RandomState(),
         }

@@ -1,21 +1,31 @@
 """The ways to train a model, which all end in one."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Unpack
+
+from torch import Tensor
 
 from clarion.arguments import check_whole_number, checked_arguments
 from clarion.callbacks.base import Callback
 from clarion.data.loaders import (
     any_loader,
     array_loader,
+    carries_arrays,
     check_iterable,
     check_steps,
     dataset_loader,
     num_batches,
 )
+from clarion.data.splitting import part_arrays, part_dataset
+from clarion.engine.cadence import make_cadence
+from clarion.engine.limits import Limits
 from clarion.engine.loop import Source, Training, fit
 from clarion.engine.optimizers import place_optimizer_state
+from clarion.errors import InvalidArgumentError
 from clarion.model.base import ModelBase
+from clarion.model.options import RunOptions, RunSettings, SplitOptions
+from clarion.model.validation import valid_sources, validation_sets
 
 __all__ = ["Fitting", "loader_of"]
 
@@ -44,6 +54,8 @@ class Fitting(ModelBase):
         progress_options: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
+        sample_weight: Any = None,
+        **options: Unpack[SplitOptions],
     ) -> _History:
         """Train on arrays, shuffled anew in each epoch, and return the history.
 
@@ -52,10 +64,19 @@ class Fitting(ModelBase):
                 tuples and dicts of them for several inputs. Without ``y`` also a dataset, a
                 loader, or any iterable of batches.
             y: The targets, likewise.
-            validation_data: A pair ``(x, y)``, or like ``x`` without ``y``.
+            validation_data: A pair ``(x, y)``, a triple ``(x, y, sample_weight)``, or like ``x``
+                without ``y``; or a dict of several of these by name, ``{"clean": (x, y), "noisy":
+                loader}``.
+            sample_weight: How much each example counts in the loss, shape (N,): 2 counts as if it
+                were there twice. Metrics count all alike.
             batch_size: Examples in a batch.
             dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader``, which go before the
                 other arguments.
+            validation_split: The part of the examples to validate on instead of training on them,
+                above 0 and below 1. It is drawn at random; where targets are class indices, from
+                each class its share. The indices stay in ``split_indices`` and in checkpoints,
+                and a later training on as many examples with the same arguments keeps them.
+            split_seed: What the draw depends on alone; None draws from torch's generator.
 
         Other arguments: see `fit_generator`.
 
@@ -67,23 +88,23 @@ class Fitting(ModelBase):
             LengthMismatchError: If arrays differ in their numbers of examples.
             DataError: If there are no examples, or a batch does not fit the network.
         """
-        options = {"batch_size": batch_size, **(dataloader_kwargs or {})}
-        valid = None
-        if validation_data is not None:
-            pair = isinstance(validation_data, tuple | list) and len(validation_data) == 2
-            x_val, y_val = validation_data if pair else (validation_data, None)
-            names = ("x of validation_data", "y of validation_data")
-            valid_options = {k: v for k, v in options.items() if k not in _ORDERING}
-            valid = loader_of(x_val, y_val, names, valid_options)
+        loading = {"batch_size": batch_size, **(dataloader_kwargs or {})}
+        train: tuple[Any, ...] = (x, y, sample_weight)
+        sets = validation_sets(validation_data, "validation_data")
+        fraction = options.get("validation_split")
+        if fraction is not None:
+            _check_split(sets, "validation_data")
+            train, sets[""] = self._parted(train, fraction, options.get("split_seed"))
+        valid_loading = {k: v for k, v in loading.items() if k not in _ORDERING}
         return self._fit(
-            loader_of(x, y, ("x", "y"), {"shuffle": True, **options}),
-            valid,
+            loader_of(train, ("x", "y", "sample_weight"), {"shuffle": True, **loading}),
+            {name: _valid_loader(data, valid_loading) for name, data in sets.items()},
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
-            batches_per_step=batches_per_step,
             initial_epoch=initial_epoch,
             callbacks=self._with_progress(callbacks, verbose, progress_options),
+            settings=RunSettings.of(batches_per_step, options),
         )
 
     @checked_arguments
@@ -104,40 +125,55 @@ class Fitting(ModelBase):
         num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
+        **options: Unpack[SplitOptions],
     ) -> _History:
         """Train on a dataset, shuffled anew in each epoch, and return the history.
 
         Args:
             train_dataset: A torch or Hugging Face dataset: examples by index, or an iterable one.
-            valid_dataset: The dataset to validate on after each epoch.
+            valid_dataset: The dataset to validate on after each epoch, or a dict of several of
+                them by name.
             batch_size: Examples in a batch.
             num_workers: Processes that load examples; 0 loads them in this one.
             collate_fn: Makes a batch of a list of examples.
             dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader`` for both datasets, which
                 go before the other arguments; what decides on the order (``shuffle``, ``sampler``,
                 ``batch_sampler``) is for training alone.
+            validation_split: See `fit`. Class indices are found where they are at hand as a whole:
+                in a dataset of tensors or of Hugging Face, or its attribute ``targets`` or
+                ``labels``.
+            split_seed: See `fit`.
 
         Other arguments: see `fit_generator`. Returns and raises the same as `fit`.
         """
-        options = {
+        loading = {
             "batch_size": batch_size,
             "num_workers": num_workers,
             "collate_fn": collate_fn,
             **(dataloader_kwargs or {}),
         }
-        valid = None
-        if valid_dataset is not None:
-            valid_options = {k: v for k, v in options.items() if k not in _ORDERING}
-            valid = dataset_loader(valid_dataset, "valid_dataset", **valid_options)
+        sets = validation_sets(valid_dataset, "valid_dataset")
+        fraction = options.get("validation_split")
+        if fraction is not None:
+            _check_split(sets, "valid_dataset")
+            train_dataset, sets[""] = part_dataset(
+                train_dataset,
+                "train_dataset",
+                self._split,
+                fraction,
+                options.get("split_seed"),
+                self._router.target_keys,
+            )
+        valid_loading = {k: v for k, v in loading.items() if k not in _ORDERING}
         return self._fit(
-            dataset_loader(train_dataset, "train_dataset", **{"shuffle": True, **options}),
-            valid,
+            dataset_loader(train_dataset, "train_dataset", **{"shuffle": True, **loading}),
+            {name: _valid_dataset(data, valid_loading) for name, data in sets.items()},
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
-            batches_per_step=batches_per_step,
             initial_epoch=initial_epoch,
             callbacks=self._with_progress(callbacks, verbose, progress_options),
+            settings=RunSettings.of(batches_per_step, options),
         )
 
     @checked_arguments
@@ -154,6 +190,7 @@ class Fitting(ModelBase):
         verbose: bool = True,
         progress_options: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
+        **options: Unpack[RunOptions],
     ) -> _History:
         """Train on the batches of an iterable and return the history.
 
@@ -161,7 +198,9 @@ class Fitting(ModelBase):
             train_generator: An iterable of batches: a ``DataLoader``, a list, a generator. A batch
                 is a pair ``(x, y)``, or a mapping whose keys are parameters of the network's
                 ``forward`` and ``labels``.
-            valid_generator: The batches to validate on after each epoch.
+            valid_generator: The batches to validate on after each epoch. A dict of several such
+                iterables by name gives ``val_<name>_loss`` and so on for each of them, and
+                ``val_loss`` and so on for the first.
             epochs: The number of the last epoch.
             steps_per_epoch: How many batches make an epoch; the length of the generator, or as
                 many as it gives, if None. A generator that ends before is started again.
@@ -173,59 +212,104 @@ class Fitting(ModelBase):
             verbose: Whether to show the progress.
             progress_options: Arguments of ``ProgressionCallback``.
             callbacks: What listens, in the order in which it is called.
+            accumulate: Another name of ``batches_per_step``.
+            validate_every: When to validate inside an epoch, besides at its end: every so many
+                optimizer steps (a whole number), every so much of an epoch (a number up to 1,
+                such as 0.25), or after so much time (text such as ``"10min"``). Nothing that is
+                learnt or measured by then changes. The results of each validation are kept in
+                ``validations``; the epoch's logs hold those at its end.
+            max_steps: Optimizer steps after which the training ends, counted over the whole
+                training; the last epoch may be shorter than the others for it, and is validated
+                and logged like them.
+            max_time: The same for the time of this call: seconds, or text such as ``"2h"``. A
+                step that has begun is brought to its end.
+            check_leaks: Whether to warn of train examples whose inputs stand in the validation
+                data too, with their number and the first of them. Reads all data once.
+            overfit: Train on the first so many batches again and again, in the same order, and
+                validate on them. A network that cannot learn these by heart has a bug.
+            dry_run: Go through one batch of every stage (train, valid, test, predict) and every
+                hook, then put weights, optimizer, metrics and random states back. clarion's own
+                callbacks write into a directory that is removed.
+            profile: Measure what takes the time, show it at the end and keep it in ``profile``.
+                The measuring itself makes a step a little slower.
 
         Returns and raises the same as `fit`.
         """
         return self._fit(
             train_generator,
-            valid_generator,
+            validation_sets(valid_generator, "valid_generator"),
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
-            batches_per_step=batches_per_step,
             initial_epoch=initial_epoch,
             callbacks=self._with_progress(callbacks, verbose, progress_options),
+            settings=RunSettings.of(batches_per_step, options),
         )
+
+    @property
+    def split_indices(self) -> tuple[Tensor, Tensor] | None:
+        """The indices of the train and of the validation examples of ``validation_split``."""
+        return self._split.indices
+
+    def _parted(self, data: tuple[Any, ...], fraction: float, seed: int | None) -> tuple[Any, Any]:
+        """Return ``(x, y, sample_weight)`` of the train and of the validation examples."""
+        x, y, _ = data
+        split, keys = self._split, self._router.target_keys
+        if y is None and not carries_arrays(x):
+            train, valid = part_dataset(x, "x", split, fraction, seed, keys)
+            return (train, None, None), (valid, None, None)
+        names = ("x", "y", "sample_weight")
+        named = {name: one for name, one in zip(names, data, strict=True) if one is not None}
+        parts = part_arrays(named, split, fraction, seed, keys)
+        train, valid = (tuple(part.get(name) for name in names) for part in parts)
+        return train, valid
 
     def _fit(
         self,
         train: Iterable[Any],
-        valid: Iterable[Any] | None,
+        valid: Mapping[str, Iterable[Any]],
         *,
         epochs: int,
         steps_per_epoch: int | None,
         validation_steps: int | None,
-        batches_per_step: int,
         initial_epoch: int,
         callbacks: list[Callback],
+        settings: RunSettings,
     ) -> _History:
         check_steps("steps_per_epoch", steps_per_epoch)
         check_steps("validation_steps", validation_steps)
-        check_steps("batches_per_step", batches_per_step)
         check_whole_number("epochs", epochs, 0)
         check_whole_number("initial_epoch", initial_epoch, 1)
         check_iterable("train_generator", train)
         steps = num_batches(train) if steps_per_epoch is None else steps_per_epoch
-        params: dict[str, Any] = {"epochs": epochs, "steps": steps}
-        valid_steps = validation_steps
-        if valid is not None:
-            check_iterable("valid_generator", valid)
-            if valid_steps is None:
-                known = num_batches(valid)
-                valid_steps = steps_per_epoch if known is None else known
-        if valid_steps is not None:
-            params["valid_steps"] = valid_steps
+        measured = ["loss", *self.metrics_names]
+        sources = valid_sources(valid, validation_steps, steps_per_epoch, measured)
         self._begin(initial_epoch)
-        self.validates = valid is not None
-        engine = self._engine(callbacks, params, trains=True)
-        place_optimizer_state(self.optimizer)
+        self.validates = bool(sources)
+        self.validation_names = [source.name for source in sources if source.name]
+        self.validations = []
         training = Training(
             train=Source(train, steps),
-            valid=None if valid is None else Source(valid, valid_steps),
+            valid=sources,
             epochs=epochs,
             initial_epoch=initial_epoch,
-            batches_per_step=batches_per_step,
+            batches_per_step=settings.batches_per_step,
+            max_steps=settings.max_steps,
+            validations=self.validations,
         )
+        training = replace(
+            training,
+            epochs=training.last_epoch(self.progress.step),
+            cadence=make_cadence(settings.validate_every, training.steps_per_epoch),
+        )
+        params: dict[str, Any] = {"epochs": training.epochs, "steps": steps}
+        lengths = {source.steps for source in sources} or {validation_steps}
+        if len(lengths) == 1 and None not in lengths:
+            params["valid_steps"] = lengths.pop()
+        if settings.max_steps is not None or settings.max_seconds is not None:
+            callbacks = [*callbacks, Limits(settings.max_steps, settings.max_seconds)]
+        engine = self._engine(callbacks, params, trains=True)
+        place_optimizer_state(self.optimizer)
         return fit(engine, training)
 
     def _begin(self, initial_epoch: int) -> None:
@@ -238,8 +322,40 @@ class Fitting(ModelBase):
         self.progress.batch = 0
 
 
-def loader_of(x: Any, y: Any, names: tuple[str, str], options: dict[str, Any]) -> Any:
-    """Return a loader over inputs and targets, or over what carries both."""
+def loader_of(data: tuple[Any, ...], names: Sequence[str], options: dict[str, Any]) -> Any:
+    """Return a loader over inputs, targets and weights, or over what carries them all.
+
+    Args:
+        data: ``(x, y)`` or ``(x, y, sample_weight)``; None for what is not there.
+        names: What errors call them.
+        options: Arguments of ``DataLoader``.
+    """
+    x, y = data[:2]
+    weight = data[2] if len(data) > 2 else None
     if y is None:
+        if weight is not None:
+            raise InvalidArgumentError(
+                f"{names[2]} belongs to arrays {names[0]} and {names[1]}. Where {names[0]} carries "
+                "the targets, let its batches carry the weights too: (x, y, weight)."
+            )
         return any_loader(x, names[0], **options)
-    return array_loader({names[0]: x, names[1]: y}, **options)
+    given = [x, y] if weight is None else [x, y, weight]
+    return array_loader(dict(zip(names, given, strict=False)), **options)
+
+
+def _valid_loader(data: Any, options: dict[str, Any]) -> Any:
+    several = isinstance(data, tuple | list) and len(data) in (2, 3)
+    names = [f"{name} of validation_data" for name in ("x", "y", "sample_weight")]
+    return loader_of(tuple(data) if several else (data, None), names, options)
+
+
+def _valid_dataset(dataset: Any, options: dict[str, Any]) -> Any:
+    return dataset_loader(dataset, "valid_dataset", **options)
+
+
+def _check_split(sets: Mapping[str, Any], argument: str) -> None:
+    if sets:
+        raise InvalidArgumentError(
+            f"validation_split takes the validation examples out of the train data, and {argument} "
+            "gives others. Pass one of the two."
+        )

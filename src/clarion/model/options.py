@@ -1,0 +1,95 @@
+"""The arguments that all ways to train share, and what they come to."""
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from clarion.arguments import check_whole_number
+from clarion.engine.durations import seconds_of
+from clarion.errors import InvalidArgumentError
+
+__all__ = ["RunOptions", "RunSettings", "SplitOptions"]
+
+
+class RunOptions(TypedDict, total=False):
+    """Keywords of `Model.fit`, ``fit_dataset`` and ``fit_generator``, which explains them.
+
+    One that is left out is None, or False if it is a switch.
+    """
+
+    accumulate: int | None
+    validate_every: int | float | str | None
+    max_steps: int | None
+    max_time: float | str | None
+    check_leaks: bool
+    overfit: int | None
+    dry_run: bool
+    profile: bool
+
+
+class SplitOptions(RunOptions, total=False):
+    """Keywords of `Model.fit` and ``fit_dataset``, where examples are known by their index."""
+
+    validation_split: float | None
+    split_seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """The keywords of a run, checked.
+
+    Attributes:
+        batches_per_step: How many batches make an optimizer step.
+        validate_every: When to validate inside an epoch, as the user wrote it.
+        max_steps: Optimizer steps of the whole training; None for no limit.
+        max_seconds: Seconds of this run; None for no limit.
+        check_leaks: Whether to look for train examples that stand in the validation data.
+        overfit: How many batches to train on again and again; None for all.
+        dry_run: Whether to try out everything once and leave nothing changed.
+        profile: Whether to measure where the time goes.
+    """
+
+    batches_per_step: int = 1
+    validate_every: Any = None
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    check_leaks: bool = False
+    overfit: int | None = None
+    dry_run: bool = False
+    profile: bool = False
+
+    @classmethod
+    def of(cls, batches_per_step: int, options: RunOptions) -> "RunSettings":
+        """Return the settings that keywords come to.
+
+        Args:
+            batches_per_step: The argument of this name, which ``accumulate`` is another one of.
+            options: The keywords.
+
+        Raises:
+            InvalidArgumentError: If a value cannot work, or two of them contradict each other.
+        """
+        accumulate = options.get("accumulate")
+        if accumulate is not None and batches_per_step != 1:
+            raise InvalidArgumentError(
+                f"accumulate={accumulate} and batches_per_step={batches_per_step} are two names "
+                "of one argument. Pass one of them."
+            )
+        name = "batches_per_step" if accumulate is None else "accumulate"
+        batches_per_step = batches_per_step if accumulate is None else accumulate
+        max_steps, overfit = options.get("max_steps"), options.get("overfit")
+        for key, value in ((name, batches_per_step), ("max_steps", max_steps)):
+            if value is not None or key == name:
+                check_whole_number(key, value, 1)
+        if overfit is not None:
+            check_whole_number("overfit", overfit, 1)
+        max_time = options.get("max_time")
+        return cls(
+            batches_per_step=batches_per_step,
+            validate_every=options.get("validate_every"),
+            max_steps=max_steps,
+            max_seconds=None if max_time is None else seconds_of("max_time", max_time),
+            check_leaks=bool(options.get("check_leaks")),
+            overfit=overfit,
+            dry_run=bool(options.get("dry_run")),
+            profile=bool(options.get("profile")),
+        )
