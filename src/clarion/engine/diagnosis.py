@@ -89,11 +89,11 @@ def explain_backward(error: Exception, loss: Any, stage: Stage, number: int) -> 
 
 def _remedy(error: Exception, prediction: Any, target: Any) -> str:
     text = str(error)
-    said = f"It said: {_first_line(error)}"
+    said = f"It said: {_first_line(error)}."
     if prediction is None:
         return "The network returned None; let its forward end with a return."
     if not isinstance(prediction, Tensor) and isinstance(error, AttributeError | TypeError):
-        return f"{said}. {_remedy_for_structure(prediction)}"
+        return f"{said} {_remedy_for_structure(prediction)}"
     if target is None:
         return f"The batch has no target. {said}"
     if not isinstance(prediction, Tensor) or not isinstance(target, Tensor):
@@ -107,7 +107,7 @@ def _remedy(error: Exception, prediction: Any, target: Any) -> str:
         )
     if target.is_floating_point() and "Long" in text:
         return (
-            f"{said}. Class indices are whole numbers: convert the target with y.long(), or "
+            f"{said} Class indices are whole numbers: convert the target with y.long(), or "
             'choose a loss for real values such as "mse".'
         )
     if prediction.ndim and target.ndim and len(prediction) != len(target):
