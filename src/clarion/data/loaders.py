@@ -20,9 +20,11 @@ from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, ki
 __all__ = [
     "any_loader",
     "array_loader",
+    "carries_arrays",
     "check_iterable",
     "check_steps",
     "dataset_loader",
+    "is_array",
     "num_batches",
     "take",
 ]
@@ -101,8 +103,7 @@ def any_loader(data: Any, name: str, *, shuffle: bool = False, **options: Any) -
         shuffle: Whether the order is random; an iterable of batches keeps its own.
         options: Arguments of ``DataLoader``.
     """
-    is_arrays = isinstance(data, list | tuple) and bool(data) and all(map(_is_array, data))
-    if _is_array(data) or isinstance(data, Mapping) or is_arrays or is_table(data):
+    if carries_arrays(data):
         return array_loader({name: data}, shuffle=shuffle, **options)
     is_batches = isinstance(data, DataLoader | list | tuple) or hasattr(data, "__next__")
     is_text = isinstance(data, str | bytes)
@@ -114,6 +115,17 @@ def any_loader(data: Any, name: str, *, shuffle: bool = False, **options: Any) -
         f"{name} is {kind_of(data)}; pass arrays, a dataset, a DataLoader, or any iterable of "
         "batches."
     )
+
+
+def carries_arrays(data: Any) -> bool:
+    """Tell whether data is arrays: one, a list or dict of them, or a table of plain numbers."""
+    listed = isinstance(data, list | tuple) and bool(data) and all(map(is_array, data))
+    return is_array(data) or isinstance(data, Mapping) or listed or is_table(data)
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether a value is one array: an ndarray, a tensor, or a data frame or series."""
+    return isinstance(value, Tensor | np.ndarray) or hasattr(value, "to_numpy")
 
 
 def num_batches(loader: Any) -> int | None:
@@ -246,7 +258,3 @@ def _data_loader(dataset: Dataset[Any], options: dict[str, Any]) -> DataLoader[A
 def _without_defaults(options: dict[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"num_workers": 0, "collate_fn": None}
     return {k: v for k, v in options.items() if k not in defaults or v != defaults[k]}
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray) or hasattr(value, "to_numpy")
