@@ -109,12 +109,12 @@ class Spy(Callback):
         self.norms.append(self.model.gradient_norm)
 
 
-def fit(optimizer, **options):
+def fit(optimizer, precision="32", scale=1.0, **options):
     torch.manual_seed(4)
     network = nn.Linear(3, 2)
-    batches = [(torch.randn(n, 3), torch.randn(n, 2)) for n in (4, 2, 3)]
+    batches = [(scale * torch.randn(n, 3), scale * torch.randn(n, 2)) for n in (4, 2, 3)]
     spy = Spy()
-    model = Model(network, optimizer, "mse")
+    model = Model(network, optimizer, "mse", precision=precision)
     model.fit_generator(batches, epochs=1, verbose=False, callbacks=[spy], **options)
     return spy
 
@@ -130,6 +130,17 @@ def test_the_norm_before_clipping_is_in_the_logs():
         torch.testing.assert_close(after, before * 0.01 / before.norm(), rtol=1e-4, atol=0)
     assert "grad_norm" not in plain.logs[0]
     assert plain.norms == [None] * 3
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "fp16-mixed"])
+def test_the_norm_is_that_of_the_unscaled_gradient(precision):
+    options = {"optim": "sgd", "lr": 1e-9, "clip_norm": 0.01}
+    scale = 0.01  # float16 begins with a loss scale of 65536, which larger gradients overflow
+    exact = fit(options, scale=scale)
+    mixed = fit(options, precision, scale)
+    for one, other, seen in zip(exact.logs, mixed.logs, mixed.seen, strict=True):
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=0.05)
+        assert seen.norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_with_accumulation_the_norm_comes_with_the_batch_that_closes_a_step():

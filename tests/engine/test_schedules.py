@@ -176,6 +176,10 @@ def test_a_tensor_learning_rate_is_filled():
 class Rates(Callback):
     def __init__(self):
         self.seen = []
+        self.at_first = None
+
+    def on_train_begin(self, logs):
+        self.at_first = self.model.optimizer.param_groups[0]["lr"]
 
     def on_optimizer_step_begin(self, step):
         self.seen.append(self.model.optimizer.param_groups[0]["lr"])
@@ -190,7 +194,20 @@ def test_it_moves_once_per_optimizer_step_over_the_whole_training(k, per_epoch):
     model.fit_generator(batches, epochs=4, batches_per_step=k, verbose=False, callbacks=[listener])
     total = 4 * per_epoch
     expected = [0.2 * (1 - step / total) for step in range(total)]
+    assert listener.at_first == 0.2
     assert listener.seen == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_training_begins_with_the_rate_of_its_first_step():
+    batches = [(torch.ones(3, 2), torch.ones(3, 1))] * 2
+    model = Model(nn.Linear(2, 1), {"optim": "sgd", "lr": 0.2, "warmup": 8}, "mse")
+    listener = Rates()
+    for epoch in (1, 2):
+        model.fit_generator(
+            batches, epochs=epoch, initial_epoch=epoch, verbose=False, callbacks=[listener]
+        )
+        assert listener.at_first == pytest.approx([0.0, 0.05][epoch - 1])
+    assert listener.seen == pytest.approx([0.0, 0.025, 0.05, 0.075])
 
 
 def test_a_second_training_begins_anew():

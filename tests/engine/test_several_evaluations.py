@@ -51,6 +51,14 @@ def test_lbfgs_is_a_bare_loop(line_search, k):
     assert_close(ours, theirs)
 
 
+def test_the_first_evaluation_of_lbfgs_is_that_of_the_step():
+    network, calls = make_network(), []
+    network.register_forward_hook(lambda *args: calls.append(1))
+    model = Model(network, {"optim": "lbfgs", "max_iter": 1}, "cross_entropy")
+    model.fit_generator(make_batches(), epochs=1, verbose=False)
+    assert len(calls) == 4
+
+
 def test_lbfgs_that_is_ready_trains_too():
     network = make_network()
     optimizer = torch.optim.LBFGS(network.parameters(), line_search_fn="strong_wolfe")

@@ -71,7 +71,6 @@ class WeightAverage(UpdatePart):
         self._start = start
         self._first_epoch: int | None = None
         self._average: list[Tensor] = []
-        self._inside = False
         self.count = 0
 
     def begin(self, plan: Plan) -> None:
@@ -98,20 +97,18 @@ class WeightAverage(UpdatePart):
     def applied(self) -> Iterator[None]:
         """Put the average into the network inside, and the trained weights back afterwards.
 
-        Without an average so far, and inside of itself, this changes nothing.
+        Without an average so far this changes nothing; inside of itself neither.
         """
-        if not self._average or self._inside:
+        if not self._average:
             yield
             return
         weights = self._weights()
         trained = [weight.detach().clone() for weight in weights]
-        self._inside = True
         try:
             _copy(self._placed(weights), weights)
             yield
         finally:
             _copy(trained, weights)
-            self._inside = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count and the average by the names of the parameters."""
