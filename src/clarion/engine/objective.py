@@ -1,10 +1,10 @@
 """How a prediction and its loss come from what the network returned."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clarion.data.batch import Batch
 from clarion.data.size import get_batch_size
@@ -12,6 +12,7 @@ from clarion.engine.routes import put_part, take_part
 from clarion.engine.terms import LossTerm, check_factors
 from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of, quoted, suggestion
 from clarion.metrics.decomposable import DecomposableMetric
+from clarion.metrics.scale import check_scale
 from clarion.metrics.several import SumOfLosses
 from clarion.metrics.weighting import valid_targets
 
@@ -158,6 +159,15 @@ class Objective:
             name: term.per_example(self._output(prediction, name), self._target(batch.target, name))
             for name, term in self._terms.items()
         }
+
+    def check_scale(self, network: nn.Module, metrics: Sequence[Any]) -> None:
+        """Warn of a last layer that does not go with the loss or a metric."""
+        terms = list(self._terms.values()) if self._sum is not None else [self._term]
+        own = [term.metric for term in terms]
+        functions = [m.func for m in own if issubclass(type(m), DecomposableMetric)]
+        if check_scale(network, functions, metrics):
+            for term in terms:
+                term.first_look = None
 
     def _output(self, prediction: Any, name: str) -> Any:
         return take_part(prediction, name, list(self._terms), "the network's output")

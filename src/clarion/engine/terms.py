@@ -14,6 +14,7 @@ from clarion.metrics.alignment import Aligner, aligner_of
 from clarion.metrics.decomposable import DecomposableMetric
 from clarion.metrics.names import get_names_of_metric
 from clarion.metrics.registry import get_metric
+from clarion.metrics.scale import first_look_of
 from clarion.metrics.unreduced import (
     LOSS_MODULES,
     takes_weight,
@@ -31,6 +32,9 @@ class LossTerm:
 
     Args:
         loss_function: What the user gave as loss.
+
+    Attributes:
+        first_look: What looks at the first prediction; None if there is nothing to look for.
     """
 
     def __init__(self, loss_function: Any) -> None:
@@ -41,6 +45,7 @@ class LossTerm:
         self._aligner = aligner_of(func) if is_function else Aligner()
         self._weigh_target = self.metric.target_weight if is_function else None
         self._unreduced = unreduced_of(func) if is_function else None
+        self.first_look = first_look_of(func) if is_function else None
         self._takes_weight = is_function and self._unreduced is None and takes_weight(func)
 
     def align(self, prediction: Any, target: Any) -> Any:
@@ -59,6 +64,9 @@ class LossTerm:
         if isinstance(target, Mixed):
             target = target.resolved(prediction)
         target = self._aligner.cast(prediction, target)
+        if self.first_look is not None:
+            self.first_look(prediction)
+            self.first_look = None
         if weight is not None or self._takes_weight:
             return self._weighted(prediction, target, batch, weight)
         loss: Tensor

@@ -77,6 +77,7 @@ class ModelBase:
         self.loss_function = None if loss_function is None else self._objective.metric
         batch, batch_names, epoch, epoch_names = wrap_metrics(batch_metrics, epoch_metrics)
         self._metrics = MetricSet(self._objective.metric, batch, batch_names, epoch, epoch_names)
+        self._objective.check_scale(network, [*batch, *epoch])
         self._router = Router(
             network,
             unpack=unpack,
