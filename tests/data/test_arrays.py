@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from torch.utils.data import DataLoader, TensorDataset as TorchTensorDataset
 
 from clarion import ClarionError
@@ -180,6 +181,8 @@ def test_what_is_a_table():
     ("data", "message"),
     [
         ("text", "x is a str; pass an ndarray"),
+        (torch.eye(2).to_sparse(), r"x is a Tensor with sparse storage.*x\.to_dense\(\)"),
+        (sparse.csr_matrix(np.eye(2)), r"x is a csr_matrix with sparse storage.*x\.toarray\(\)"),
         (3, "x is an int; pass an ndarray"),
         ([np.ones(2), "a"], r"x\[1\] is a str"),
         ({"a": [object()]}, r'x\["a"\]\[0\] is an object'),

@@ -191,6 +191,7 @@ def test_a_format_or_collate_fn_of_the_users_own_is_kept():
     [
         ([], r"valid_dataset is empty \(length 0\)"),
         (3, "valid_dataset is an int; a dataset needs __getitem__ and __len__"),
+        ((np.ones(3), torch.ones(3)), r"is a tuple of arrays; .*TensorDataset\(x, y\)"),
         (DataLoader(Squares()), "is a DataLoader; .*_generator methods"),
         (Squares, "valid_dataset is the class Squares; a dataset needs"),
     ],

@@ -41,7 +41,8 @@ X, Y = torch.ones(3, 2), torch.tensor([0, 1, 1])
 
 
 def route(raw, network=None, supervised=True, **options):
-    return Router(network or Linear(), **options).route(raw, supervised=supervised, where="Batch 1")
+    network = Linear() if network is None else network
+    return Router(network, **options).route(raw, supervised=supervised, where="Batch 1")
 
 
 # --- pairs ---------------------------------------------------------------------------------------
@@ -83,6 +84,10 @@ def test_any_other_dict_is_one_argument(x):
 
 def test_a_forward_that_hands_everything_on_gets_dicts_as_one_argument():
     assert route(({"a": X}, Y), HandsOn()).args == ({"a": X},)
+
+
+def test_a_compiled_network_is_asked_by_the_names_of_its_own_forward():
+    assert route(({"x": X}, Y), torch.compile(Linear(), backend="eager")).kwargs == {"x": X}
 
 
 def test_a_forward_that_takes_any_keyword_gets_all():

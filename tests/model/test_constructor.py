@@ -287,6 +287,13 @@ def test_doubles_are_numbered_over_both_lists():
     assert built.epoch_metrics_names == ["acc3"]
 
 
+@pytest.mark.parametrize("name", ["loss", "time", "epoch", "batch", "size"])
+@pytest.mark.parametrize("argument", ["batch_metrics", "epoch_metrics"])
+def test_names_that_the_logs_keep_for_themselves(argument, name):
+    with pytest.raises(ValueError, match=f'A metric is called "{name}", but the logs keep'):
+        model(**{argument: [("fine", "acc"), (("other", name), Constant())]})
+
+
 def test_no_metrics():
     built = model()
 

@@ -342,10 +342,10 @@ def test_the_steps_of_a_batch_are_in_order():
 def test_metrics_are_called_exactly_as_often_as_needed():
     batch_metric = MagicMock(spec=Constant(0, 0), return_value=1.0)
     batch_metric.compute.return_value = 2.0
-    batch_metric.__name__ = "batch"
+    batch_metric.__name__ = "by_batch"
     epoch_metric = MagicMock(spec=Constant(0, 0))
     epoch_metric.compute.return_value = 3.0
-    epoch_metric.__name__ = "epoch"
+    epoch_metric.__name__ = "by_epoch"
     model = Model(
         Identity(), "sgd", "mse", batch_metrics=[batch_metric], epoch_metrics=[epoch_metric]
     )

@@ -309,6 +309,11 @@ def test_layers_that_do_not_fit_the_input():
     assert "(20, 4) float32" in caught.value.__notes__[0]
 
 
+def test_one_number_per_example_for_a_layer_of_one_feature():
+    with pytest.raises(RuntimeError, match=r"The input has shape \(20,\).*x\.reshape\(-1, 1\)"):
+        fit(VALUES, "mse", nn.Linear(1, 1), x=X[:, 0])
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
 def test_whole_numbers_as_inputs_of_layers_of_floats(dtype):
     with pytest.raises(RuntimeError) as caught:
@@ -316,6 +321,7 @@ def test_whole_numbers_as_inputs_of_layers_of_floats(dtype):
     name = str(dtype).removeprefix("torch.")
     assert caught.value.__notes__[1].startswith(f"The input is {name}, and layers like Linear")
     assert "x.float()" in caught.value.__notes__[1]
+    assert ("divide pixels by 255" in caught.value.__notes__[1]) is (dtype is torch.uint8)
 
 
 def test_many_inputs_are_told_in_short():

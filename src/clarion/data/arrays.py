@@ -111,8 +111,15 @@ def as_arrays(data: Any, name: str) -> Any:
         InvalidTypeError: If a leaf is nothing of these.
         DataError: If an array holds no numbers, or the rows of a table differ in length.
     """
-    if isinstance(data, Tensor | PackedSequence):
+    strided = isinstance(data, Tensor) and data.layout is torch.strided
+    if strided or isinstance(data, PackedSequence):
         return data
+    if isinstance(data, Tensor) or hasattr(data, "toarray"):
+        way = "to_dense" if isinstance(data, Tensor) else "toarray"
+        raise InvalidTypeError(
+            f"{name} is {kind_of(data)} with sparse storage, which cannot be cut into batches. "
+            f"Pass {name}.{way}(), or a Dataset whose examples are dense to fit_dataset."
+        )
     if hasattr(data, "to_numpy"):
         return _numbers(np.asarray(data.to_numpy()), name, data)
     if isinstance(data, np.ndarray):

@@ -81,6 +81,11 @@ def dataset_loader(dataset: Any, name: str, *, shuffle: bool = False, **options:
             f"{name} is {kind_of(dataset)}; a dataset needs __getitem__ and __len__. "
             "Iterables of batches go to the ..._generator methods."
         )
+    if isinstance(dataset, tuple) and len(dataset) > 1 and all(map(is_array, dataset)):
+        raise InvalidTypeError(
+            f"{name} is a tuple of arrays; pass them to fit, evaluate or predict, or as a dataset: "
+            "TensorDataset(x, y)."
+        )
     if not iterable and len(dataset) == 0:
         raise DataError(f"{name} is empty (length 0); pass at least one example.")
     if shuffle and not iterable and not {"sampler", "batch_sampler"} & set(options):

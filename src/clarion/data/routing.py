@@ -222,7 +222,9 @@ class Router:
 
 def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
     try:
-        parameters = inspect.signature(network.forward).parameters.values()
+        # A compiled network takes (*args, **kwargs); what it was compiled from names them.
+        forward = getattr(network, "_orig_mod", network).forward
+        parameters = inspect.signature(forward).parameters.values()
     except (TypeError, ValueError):
         return (), False
     named = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clarion.data.batch import Batch
@@ -156,9 +157,16 @@ def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
     floats = isinstance(error, RuntimeError) and ("dtype" in text or "type" in text)
     integers = [v for v in batch.args if isinstance(v, Tensor) and not v.is_floating_point()]
     if floats and integers:
+        pixels = ", and divide pixels by 255" if integers[0].dtype is torch.uint8 else ""
         return (
             f"The input is {_dtype(integers[0])}, and layers like Linear and Conv compute in "
-            "floats: convert it with x.float(), and divide pixels by 255."
+            f"floats: convert it with x.float(){pixels}."
+        )
+    flat = [v for v in batch.args if isinstance(v, Tensor) and v.ndim == 1]
+    if isinstance(error, RuntimeError) and "shape" in text and flat:
+        return (
+            f"The input has shape {tuple(flat[0].shape)}, one number per example, and layers want "
+            "(examples, features): pass x.reshape(-1, 1)."
         )
     return ""
 

@@ -3,12 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clarion.errors import InvalidArgumentError, InvalidTypeError
+from clarion.errors import InvalidArgumentError, InvalidTypeError, quoted
 from clarion.metrics.decomposable import convert_decomposable_metric_to_object, is_stateful
-from clarion.metrics.names import Names, get_names_of_metric, rename_doubles
+from clarion.metrics.names import (
+    Names,
+    flatten_metric_names,
+    get_names_of_metric,
+    rename_doubles,
+)
 from clarion.metrics.registry import get_metric
 
 __all__ = ["original_names", "wrap_loss", "wrap_metric", "wrap_metrics"]
+
+_TAKEN = frozenset({"batch", "epoch", "loss", "size", "time"})
+"""The names of what logs hold beside metrics."""
 
 
 def wrap_loss(loss_function: Any) -> Any:
@@ -54,10 +62,17 @@ def wrap_metrics(
     Raises:
         UnknownNameError: If a name is not known.
         InvalidTypeError: If something is no metric.
+        InvalidArgumentError: If a metric has a name that the logs keep for themselves.
     """
     batch, batch_names = _wrapped_list(batch_metrics, "batch_metrics", is_epoch_metric=False)
     epoch, epoch_names = _wrapped_list(epoch_metrics, "epoch_metrics", is_epoch_metric=True)
     batch_names, epoch_names = rename_doubles(batch_names, epoch_names)
+    taken = _TAKEN.intersection(flatten_metric_names([*batch_names, *epoch_names]))
+    if taken:
+        raise InvalidArgumentError(
+            f'A metric is called "{min(taken)}", but the logs keep {quoted(sorted(_TAKEN))} for '
+            'themselves. Rename it with a pair, as in ("my_name", metric).'
+        )
     return batch, batch_names, epoch, epoch_names
 
 
