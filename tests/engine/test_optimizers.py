@@ -1,0 +1,151 @@
+"""Optimizers beside their parameters: which kernel updates, where the state lives."""
+
+import pytest
+import torch
+from torch import nn
+
+from clarion import get_optimizer
+from clarion.engine.optimizers import place_optimizer_state, relink_parameters, use_fused_update
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+
+
+def step(net, optimizer):
+    optimizer.zero_grad()
+    net(torch.ones(2, 3)).square().sum().backward()
+    optimizer.step()
+
+
+def fused(optimizer):
+    return [group.get("fused") for group in optimizer.param_groups]
+
+
+# --- get_optimizer -------------------------------------------------------------------------------
+
+
+def test_get_optimizer_takes_what_a_model_takes():
+    net = network()
+    given = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    assert get_optimizer(None, net) is None
+    assert get_optimizer(given, net) is given
+    assert isinstance(get_optimizer("Adam", net), torch.optim.Adam)
+    assert get_optimizer({"optim": "sgd", "lr": 3.0}, net).param_groups[0]["lr"] == 3.0
+
+
+def test_parameters_of_some_groups_may_lack_in_the_optimizer_but_none_may_be_foreign():
+    net = network()
+    partial = torch.optim.SGD(net[0].parameters(), lr=0.1)
+    assert get_optimizer(partial, net) is partial
+
+    partial.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    with pytest.raises(ValueError, match="1 parameters that are not in the network"):
+        get_optimizer(partial, net)
+
+
+# --- use_fused_update ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "adagrad"])
+def test_the_fused_update_gives_the_same_weights(name):
+    plain, quick = network(), network()
+    one, other = get_optimizer(name, plain), get_optimizer(name, quick)
+    use_fused_update(other)
+    assert fused(one) == [None]
+    assert fused(other) == [True]
+
+    for _ in range(3):
+        step(plain, one)
+        step(quick, other)
+
+    for ours, theirs in zip(quick.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"fused": False}, {"foreach": True}, {"differentiable": True}], ids=str
+)
+def test_a_choice_of_the_user_stays(options):
+    optimizer = torch.optim.Adam(network().parameters(), **options)
+    before = fused(optimizer)
+
+    use_fused_update(optimizer)
+
+    assert fused(optimizer) == before
+
+
+@pytest.mark.parametrize("net", [nn.LazyLinear(2), nn.Linear(2, 2).to("meta")])
+def test_parameters_that_no_kernel_takes(net):
+    optimizer = torch.optim.Adam(net.parameters())
+
+    use_fused_update(optimizer)
+
+    assert fused(optimizer) == [None]
+
+
+def test_optimizers_without_such_a_kernel():
+    optimizer = torch.optim.Rprop(network().parameters())
+
+    use_fused_update(optimizer)
+
+    assert "fused" not in optimizer.param_groups[0]
+
+
+def test_a_state_that_is_there_goes_on():
+    plain, quick = network(), network()
+    one, other = get_optimizer("adam", plain), get_optimizer("adam", quick)
+    step(plain, one)
+    step(quick, other)
+
+    use_fused_update(other)
+    step(plain, one)
+    step(quick, other)
+
+    for ours, theirs in zip(quick.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+    assert {float(state["step"]) for state in other.state.values()} == {2.0}
+
+
+# --- relink_parameters, place_optimizer_state ----------------------------------------------------
+
+
+def test_parameters_that_a_move_replaced_are_put_in_place_with_their_state():
+    net = network()
+    optimizer = get_optimizer("adam", net)
+    step(net, optimizer)
+    before = dict(net.named_parameters())
+    net[0].weight = nn.Parameter(net[0].weight.detach().clone())
+
+    relink_parameters(optimizer, before, net)
+
+    assert optimizer.param_groups[0]["params"][0] is net[0].weight
+    assert optimizer.param_groups[0]["params"][1] is net[0].bias
+    assert "exp_avg" in optimizer.state[net[0].weight]
+    assert before["0.weight"] not in optimizer.state
+    old = net[0].weight.detach().clone()
+    step(net, optimizer)
+    assert not torch.equal(old, net[0].weight)
+
+
+def test_the_state_follows_its_parameters():
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    moved = nn.Linear(2, 1).to("meta")
+    before = dict(net.named_parameters())
+    relink_parameters(optimizer, before, moved)
+
+    place_optimizer_state(optimizer)
+
+    for parameter, state in optimizer.state.items():
+        assert state["exp_avg"].device == parameter.device
+        assert state["step"].device.type == "cpu"  # torch wants it there unless it is capturable
+
+
+def test_objects_without_a_state_are_left_alone():
+    place_optimizer_state(object())
+    place_optimizer_state(torch.optim.SGD(network().parameters(), lr=1.0))
