@@ -38,9 +38,9 @@ def targets_of(data: Any, target_keys: Sequence[str] = ("labels", "label")) -> T
     """Return the targets of all examples where they are at hand as one array, else None.
 
     Args:
-        data: A pair of arrays ``(x, y)``, a mapping of arrays, or a dataset: one of tensors, one
-            of Hugging Face, one with an attribute ``targets`` or ``labels``, as those of
-            torchvision have, or a ``Subset`` of these.
+        data: A pair of arrays ``(x, y)``, with weights a triple, a mapping of arrays, or a dataset
+            that is no list: one of tensors, one of Hugging Face, one with an attribute ``targets``
+            or ``labels``, as those of torchvision have, or a ``Subset`` of these.
         target_keys: The keys of mappings that hold the target.
     """
     if isinstance(data, Subset):
@@ -54,8 +54,8 @@ def targets_of(data: Any, target_keys: Sequence[str] = ("labels", "label")) -> T
     if isinstance(data, Mapping):
         key = next((key for key in target_keys if key in data), None)
         return None if key is None else _as_column(data[key])
-    if isinstance(data, tuple):
-        return _as_column(data[1]) if len(data) == 2 else None
+    if isinstance(data, list | tuple):
+        return _as_column(data[1]) if len(data) in (2, 3) else None
     found = (getattr(data, "__dict__", {}).get(name) for name in _TARGET_NAMES)
     column = next((_as_column(value) for value in found if value is not None), None)
     return column if column is not None and len(column) == len(data) else None

@@ -121,16 +121,16 @@ def part_arrays(
     """Return arrays of the train examples and of the validation examples, as copies.
 
     Args:
-        named: The arrays by the names that errors use: ``{"x": x, "y": y}``, or one that holds the
-            targets too.
+        named: The arrays by the names that errors use: ``"x"``, with ``"y"`` unless it holds the
+            targets too, and what else goes with them.
         split: What draws the indices.
         fraction: See `divide`.
         seed: See `Split.draw`.
         target_keys: The keys of a mapping that hold the target.
     """
     arrays = {name: as_arrays(array, name) for name, array in named.items()}
-    parts = tuple(arrays.values())
-    labels = class_labels(parts if len(parts) > 1 else parts[0], target_keys)
+    whole = arrays["x"] if "y" not in arrays else (arrays["x"], arrays["y"])
+    labels = class_labels(whole, target_keys)
     train, valid = split.draw(common_length(arrays), fraction, labels, seed)
     return (
         {name: _rows(array, train) for name, array in arrays.items()},
@@ -166,7 +166,7 @@ def part_dataset(
             "validation_split cannot divide them. Pass arrays or a dataset, or divide the data "
             "beforehand."
         )
-    labels = class_labels(dataset, target_keys)
+    labels = None if isinstance(dataset, list | tuple) else class_labels(dataset, target_keys)
     train, valid = split.draw(len(dataset), fraction, labels, seed)
     return _examples(dataset, train), _examples(dataset, valid)
 

@@ -1,7 +1,9 @@
 """Where the files of an experiment are."""
 
+import copy
 import os
 import re
+from typing import Self
 
 __all__ = ["ExperimentDirectory"]
 
@@ -55,6 +57,13 @@ class ExperimentDirectory:
         self.plots_directory = self.get_path(self.PLOTS_DIRECTORY)
         self.test_log_filename = self.get_path(self.TEST_LOG_FILENAME)
         self.checkpoint_directory = self.get_path(self.CHECKPOINT_DIRECTORY)
+
+    def moved_to(self, directory: str) -> Self:
+        """Return a copy whose files are elsewhere."""
+        moved = copy.copy(self)
+        moved.directory = directory
+        moved.set_paths()
+        return moved
 
     def best_checkpoint_of(self, epoch: int) -> str:
         """Return the file of the weights of an epoch."""

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from torch import nn
 
 from clarion.callbacks.base import Callback
+from clarion.checkpoints.random import preserved_random_state
 from clarion.errors import InvalidTypeError
 from clarion.experiment.arguments import check_arguments
 from clarion.experiment.defaults import (
@@ -255,9 +258,15 @@ class ModelBundle(Scoring):
 
     def _train(self, run: Run, options: TrainOptions, seed: int | None) -> list[dict[str, Any]]:
         check_arguments(type(self).train, run.fit, run.arguments)
-        self._seed(seed, run.verbose)
         monitor = Monitor(self.monitor_metric, self.monitor_mode)
-        return train(self.model, self if self.logging else None, monitor, run, options)
+        directory = self if self.logging else None
+        with ExitStack() as stack:
+            if run.arguments.get("dry_run"):
+                stack.enter_context(preserved_random_state())
+                elsewhere = stack.enter_context(TemporaryDirectory())
+                directory = None if directory is None else self.moved_to(elsewhere)
+            self._seed(seed, run.verbose)
+            return train(self.model, directory, monitor, run, options)
 
 
 Experiment = ModelBundle.from_network

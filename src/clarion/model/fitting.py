@@ -1,31 +1,23 @@
 """The ways to train a model, which all end in one."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Unpack
 
 from torch import Tensor
 
-from clarion.arguments import check_whole_number, checked_arguments
+from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
 from clarion.data.loaders import (
     any_loader,
     array_loader,
     carries_arrays,
-    check_iterable,
-    check_steps,
     dataset_loader,
-    num_batches,
 )
 from clarion.data.splitting import part_arrays, part_dataset
-from clarion.engine.cadence import make_cadence
-from clarion.engine.limits import Limits
-from clarion.engine.loop import Source, Training, fit
-from clarion.engine.optimizers import place_optimizer_state
 from clarion.errors import InvalidArgumentError
-from clarion.model.base import ModelBase
 from clarion.model.options import RunOptions, RunSettings, SplitOptions
-from clarion.model.validation import valid_sources, validation_sets
+from clarion.model.running import Running
+from clarion.model.validation import validation_sets
 
 __all__ = ["Fitting", "loader_of"]
 
@@ -34,7 +26,7 @@ _History = list[dict[str, Any]]
 _ORDERING = ("shuffle", "sampler", "batch_sampler")
 
 
-class Fitting(ModelBase):
+class Fitting(Running):
     """Training on arrays, datasets, loaders and generators."""
 
     @checked_arguments
@@ -104,7 +96,7 @@ class Fitting(ModelBase):
             validation_steps=validation_steps,
             initial_epoch=initial_epoch,
             callbacks=self._with_progress(callbacks, verbose, progress_options),
-            settings=RunSettings.of(batches_per_step, options),
+            settings=RunSettings.of(batches_per_step, options, verbose),
         )
 
     @checked_arguments
@@ -173,7 +165,7 @@ class Fitting(ModelBase):
             validation_steps=validation_steps,
             initial_epoch=initial_epoch,
             callbacks=self._with_progress(callbacks, verbose, progress_options),
-            settings=RunSettings.of(batches_per_step, options),
+            settings=RunSettings.of(batches_per_step, options, verbose),
         )
 
     @checked_arguments
@@ -243,7 +235,7 @@ class Fitting(ModelBase):
             validation_steps=validation_steps,
             initial_epoch=initial_epoch,
             callbacks=self._with_progress(callbacks, verbose, progress_options),
-            settings=RunSettings.of(batches_per_step, options),
+            settings=RunSettings.of(batches_per_step, options, verbose),
         )
 
     @property
@@ -263,63 +255,6 @@ class Fitting(ModelBase):
         parts = part_arrays(named, split, fraction, seed, keys)
         train, valid = (tuple(part.get(name) for name in names) for part in parts)
         return train, valid
-
-    def _fit(
-        self,
-        train: Iterable[Any],
-        valid: Mapping[str, Iterable[Any]],
-        *,
-        epochs: int,
-        steps_per_epoch: int | None,
-        validation_steps: int | None,
-        initial_epoch: int,
-        callbacks: list[Callback],
-        settings: RunSettings,
-    ) -> _History:
-        check_steps("steps_per_epoch", steps_per_epoch)
-        check_steps("validation_steps", validation_steps)
-        check_whole_number("epochs", epochs, 0)
-        check_whole_number("initial_epoch", initial_epoch, 1)
-        check_iterable("train_generator", train)
-        steps = num_batches(train) if steps_per_epoch is None else steps_per_epoch
-        measured = ["loss", *self.metrics_names]
-        sources = valid_sources(valid, validation_steps, steps_per_epoch, measured)
-        self._begin(initial_epoch)
-        self.validates = bool(sources)
-        self.validation_names = [source.name for source in sources if source.name]
-        self.validations = []
-        training = Training(
-            train=Source(train, steps),
-            valid=sources,
-            epochs=epochs,
-            initial_epoch=initial_epoch,
-            batches_per_step=settings.batches_per_step,
-            max_steps=settings.max_steps,
-            validations=self.validations,
-        )
-        training = replace(
-            training,
-            epochs=training.last_epoch(self.progress.step),
-            cadence=make_cadence(settings.validate_every, training.steps_per_epoch),
-        )
-        params: dict[str, Any] = {"epochs": training.epochs, "steps": steps}
-        lengths = {source.steps for source in sources} or {validation_steps}
-        if len(lengths) == 1 and None not in lengths:
-            params["valid_steps"] = lengths.pop()
-        if settings.max_steps is not None or settings.max_seconds is not None:
-            callbacks = [*callbacks, Limits(settings.max_steps, settings.max_seconds)]
-        engine = self._engine(callbacks, params, trains=True)
-        place_optimizer_state(self.optimizer)
-        return fit(engine, training)
-
-    def _begin(self, initial_epoch: int) -> None:
-        """Start counting anew, unless this goes on where a checkpoint ended."""
-        self.stop_training = False
-        self.stop_immediately = False
-        if self.progress.epoch != initial_epoch - 1 or initial_epoch == 1:
-            self.progress.epoch, self.progress.step = initial_epoch - 1, 0
-            self.progress.skipped = 0
-        self.progress.batch = 0
 
 
 def loader_of(data: tuple[Any, ...], names: Sequence[str], options: dict[str, Any]) -> Any:

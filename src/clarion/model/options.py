@@ -46,6 +46,7 @@ class RunSettings:
         overfit: How many batches to train on again and again; None for all.
         dry_run: Whether to try out everything once and leave nothing changed.
         profile: Whether to measure where the time goes.
+        verbose: Whether to show what was measured.
     """
 
     batches_per_step: int = 1
@@ -56,14 +57,16 @@ class RunSettings:
     overfit: int | None = None
     dry_run: bool = False
     profile: bool = False
+    verbose: bool = True
 
     @classmethod
-    def of(cls, batches_per_step: int, options: RunOptions) -> "RunSettings":
+    def of(cls, batches_per_step: int, options: RunOptions, verbose: bool) -> "RunSettings":
         """Return the settings that keywords come to.
 
         Args:
             batches_per_step: The argument of this name, which ``accumulate`` is another one of.
             options: The keywords.
+            verbose: Whether to show what was measured.
 
         Raises:
             InvalidArgumentError: If a value cannot work, or two of them contradict each other.
@@ -92,4 +95,5 @@ class RunSettings:
             overfit=overfit,
             dry_run=bool(options.get("dry_run")),
             profile=bool(options.get("profile")),
+            verbose=verbose,
         )
