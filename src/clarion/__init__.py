@@ -41,6 +41,7 @@ _MODULES = {
     "clarion.data.batch": "Batch",
     "clarion.data.bucketing": "LengthBucketBatchSampler",
     "clarion.data.dataset": "TensorDataset",
+    "clarion.data.mixing": "CutMix MixUp",
     "clarion.data.nested": "numpy_to_torch torch_apply torch_to torch_to_numpy",
     "clarion.data.size": "get_batch_size warning_settings",
     "clarion.engine.optimization": "Optimization",

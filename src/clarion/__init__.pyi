@@ -66,6 +66,7 @@ from clarion.console import is_in_jupyter_notebook as is_in_jupyter_notebook
 from clarion.data.batch import Batch as Batch
 from clarion.data.bucketing import LengthBucketBatchSampler as LengthBucketBatchSampler
 from clarion.data.dataset import TensorDataset as TensorDataset
+from clarion.data.mixing import CutMix as CutMix, MixUp as MixUp
 from clarion.data.nested import (
     numpy_to_torch as numpy_to_torch,
     torch_apply as torch_apply,

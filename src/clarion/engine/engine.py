@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from clarion.callbacks.hooks import CallbackList
+from clarion.data.batch import Batch
 from clarion.data.routing import Router
 from clarion.distributed.strategy import Strategy
 from clarion.engine.objective import Objective
@@ -43,6 +44,7 @@ class Engine:
         hooks: The callbacks of this run.
         update: What changes the weights; None when only evaluating.
         progress: Counts of things done.
+        batch_transform: What changes train batches before the network gets them.
     """
 
     network: nn.Module
@@ -57,3 +59,4 @@ class Engine:
     hooks: CallbackList = field(default_factory=CallbackList)
     update: Update | None = None
     progress: Progress = field(default_factory=Progress)
+    batch_transform: Callable[[Batch], Batch] | None = None

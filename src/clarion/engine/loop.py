@@ -14,6 +14,7 @@ from torch import nn
 from clarion.checkpoints.random import preserved_random_state
 from clarion.data.batch import Batch
 from clarion.data.loaders import take
+from clarion.data.mixing import transformed
 from clarion.engine.cadence import Cadence
 from clarion.engine.engine import Engine
 from clarion.engine.grouping import group_by_step
@@ -192,7 +193,10 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
     with engine.metrics.one_pass():
         with mode(engine.network, training=True), torch.enable_grad():
             batches = group_by_step(
-                _batches(engine, training.train, where),
+                map(
+                    partial(transformed, engine.batch_transform),
+                    _batches(engine, training.train, where),
+                ),
                 training.batches_per_step,
                 engine.objective.weigh,
                 engine.strategy.total,

@@ -117,11 +117,15 @@ class Objective:
         Returns:
             A number or a tensor of shape (); with several losses one entry each, (losses,).
         """
+        # What is blended has no target to ignore or to weigh by its class.
+        target = batch.target if batch.mixed is None else None
         if self._sum is None:
-            return self._term.weigh(batch.target, batch.size, batch.weight)
+            return self._term.weigh(target, batch.size, batch.weight)
         weights = [
             term.weigh(
-                self._target(batch.target, name), batch.size, self._weight(batch.weight, name)
+                None if target is None else self._target(target, name),
+                batch.size,
+                self._weight(batch.weight, name),
             )
             for name, term in self._terms.items()
         ]

@@ -62,7 +62,7 @@ class LossTerm:
             weight: The weights of the examples, if they have any.
         """
         if isinstance(target, Mixed):
-            target = target.resolved(prediction)
+            target = target.resolved(prediction, self._aligner.align)
         target = self._aligner.cast(prediction, target)
         if self.first_look is not None:
             self.first_look(prediction)

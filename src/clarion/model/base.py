@@ -20,13 +20,13 @@ from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
 from clarion.engine.engine import Engine
+from clarion.engine.gradient_checkpointing import checkpoint_blocks
 from clarion.engine.nonfinite import Guard, check_policy, make_guard
 from clarion.engine.objective import Objective
 from clarion.engine.optimization import Optimization
 from clarion.engine.optimizers import get_optimizer, use_fused_update
 from clarion.engine.parts import UpdatePart
 from clarion.engine.precision import make_precision
-from clarion.engine.profile import Profile
 from clarion.engine.state import Progress, TrainState, callback_states
 from clarion.engine.terms import with_options
 from clarion.engine.update import Update
@@ -59,6 +59,8 @@ class ModelBase:
         on_nonfinite: str,
         loss_weights: Mapping[str, float] | None,
         loss_options: Mapping[str, Any] | None,
+        batch_transform: Callable[[Batch], Batch] | None,
+        gradient_checkpointing: bool | str | Sequence[str],
     ) -> None:
         if not isinstance(network, nn.Module):
             raise InvalidTypeError(
@@ -73,6 +75,13 @@ class ModelBase:
         self._built_optimizer = self.optimizer if self.optimizer is not optimizer else None
         check_policy(on_nonfinite)
         self.on_nonfinite = on_nonfinite
+        if batch_transform is not None and not callable(batch_transform):
+            raise InvalidTypeError(
+                f"batch_transform is {kind_of(batch_transform)}; it is a function from a Batch to "
+                "a Batch, such as MixUp()."
+            )
+        self.batch_transform = batch_transform
+        checkpoint_blocks(network, gradient_checkpointing)
         loss_function = with_options(loss_function, loss_options, network)
         self._objective = Objective(loss_function, prediction_key, loss_weights)
         self.loss_function = None if loss_function is None else self._objective.metric
@@ -96,7 +105,6 @@ class ModelBase:
         self.validates = False
         self.validation_names: list[str] = []
         self.validations: list[dict[str, Any]] = []
-        self.profile: Profile | None = None
         self._split = Split()
 
     @property
@@ -209,6 +217,7 @@ class ModelBase:
             hooks=hooks,
             update=update,
             progress=self.progress,
+            batch_transform=self.batch_transform,
         )
 
     def _guard(self, hooks: CallbackList) -> Guard:

@@ -9,6 +9,7 @@ import torch
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
 from clarion.data.loaders import check_iterable, check_steps, dataset_loader, num_batches
+from clarion.data.mixing import transformed
 from clarion.data.nested import torch_apply, torch_to_numpy
 from clarion.engine.logs import to_floats
 from clarion.engine.loop import Source, mode, run_stage
@@ -53,7 +54,7 @@ class Evaluation(Fitting):
         Other arguments and what is returned: see `evaluate_generator`.
         """
         loader = loader_of(
-            x, y, ("x", "y"), {"batch_size": batch_size, **(dataloader_kwargs or {})}
+            (x, y), ("x", "y"), {"batch_size": batch_size, **(dataloader_kwargs or {})}
         )
         return self._evaluate(
             loader,
@@ -194,6 +195,7 @@ class Evaluation(Fitting):
         """
         engine, batch = self._engine(trains=True), self._batch(x, y)
         with mode(self.network, training=True), torch.enable_grad(), self._metrics.aside():
+            batch = transformed(engine.batch_transform, batch)
             output = train_step(engine, batch, TRAIN, 1)
             if engine.update is not None:
                 engine.update.guard.end_pass()

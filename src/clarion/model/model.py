@@ -43,6 +43,12 @@ class Model(Weights):
         loss_weights: The factors of several losses in their sum, by name; 1 where none is given.
         loss_options: Arguments of a loss given by name, such as ``{"label_smoothing": 0.1}`` or
             ``{"weight": one number per class}``; with several losses, a dict of these by name.
+        batch_transform: A function from a ``Batch`` to a ``Batch`` that changes train batches on
+            the device, before the network gets them, such as `MixUp` or `CutMix`.
+        gradient_checkpointing: Whether blocks of the network forget what they computed forward,
+            and compute it again backward, which saves memory and costs time: True for the blocks
+            of models of transformers and of ``nn.Sequential`` and ``nn.ModuleList``, or patterns
+            of module names, such as ``"encoder.layers.*"``.
 
     Attributes:
         stop_training: Set to True by a callback to end the training after the epoch.
@@ -83,6 +89,8 @@ class Model(Weights):
         on_nonfinite: str = "stop",
         loss_weights: Mapping[str, float] | None = None,
         loss_options: Mapping[str, Any] | None = None,
+        batch_transform: Callable[[Batch], Batch] | None = None,
+        gradient_checkpointing: bool | str | Sequence[str] = False,
     ) -> None:
         super().__init__(
             network,
@@ -97,6 +105,8 @@ class Model(Weights):
             on_nonfinite=on_nonfinite,
             loss_weights=loss_weights,
             loss_options=loss_options,
+            batch_transform=batch_transform,
+            gradient_checkpointing=gradient_checkpointing,
         )
         if device is not None:
             self.to(device)
