@@ -46,6 +46,7 @@ _MODULES = {
     "clarion.data.size": "get_batch_size warning_settings",
     "clarion.engine.optimization": "Optimization",
     "clarion.engine.optimizers": "get_optimizer",
+    "clarion.engine.profile": "Profile",
     "clarion.errors": (
         "CheckpointError ClarionError DataError InvalidArgumentError InvalidTypeError "
         "LengthMismatchError MissingDependencyError MissingFileError MissingMonitorError "
@@ -90,6 +91,7 @@ _MODULES = {
     "clarion.metrics.sklearn_metrics": "SKLearnMetrics",
     "clarion.metrics.weighting": "register_target_weight",
     "clarion.model": "Model",
+    "clarion.model.findings": "DoctorReport Finding",
 }
 """Where each public name lives; `__init__.pyi` says the same to type checkers."""
 

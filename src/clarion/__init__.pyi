@@ -76,6 +76,7 @@ from clarion.data.nested import (
 from clarion.data.size import get_batch_size as get_batch_size, warning_settings as warning_settings
 from clarion.engine.optimization import Optimization as Optimization
 from clarion.engine.optimizers import get_optimizer as get_optimizer
+from clarion.engine.profile import Profile as Profile
 from clarion.errors import (
     CheckpointError as CheckpointError,
     ClarionError as ClarionError,
@@ -173,3 +174,4 @@ from clarion.metrics.rows import RowMetric as RowMetric
 from clarion.metrics.sklearn_metrics import SKLearnMetrics as SKLearnMetrics
 from clarion.metrics.weighting import register_target_weight as register_target_weight
 from clarion.model import Model as Model
+from clarion.model.findings import DoctorReport as DoctorReport, Finding as Finding

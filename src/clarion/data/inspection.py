@@ -121,9 +121,10 @@ def _labels_in_order(loader: Any, target_keys: Sequence[str]) -> tuple[Tensor, i
     elif isinstance(loader, DataLoader):
         if type(loader.sampler) is not SequentialSampler or loader.batch_size is None:
             return None
-        if isinstance(loader.dataset, list | tuple):
+        dataset: Any = loader.dataset
+        if isinstance(dataset, list | tuple):
             return None
-        labels, size = class_labels(loader.dataset, target_keys), loader.batch_size
+        labels, size = class_labels(dataset, target_keys), loader.batch_size
     elif type(loader) in (list, tuple) and loader:
         parts = [class_labels(raw, target_keys) for raw in loader]
         known = [part for part in parts if part is not None and len(part)]

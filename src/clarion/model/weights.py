@@ -16,7 +16,7 @@ from clarion.distributed.single import Single
 from clarion.engine.optimizers import place_optimizer_state, relink_parameters
 from clarion.engine.precision import make_precision
 from clarion.errors import CheckpointError, InvalidArgumentError, suggestion
-from clarion.model.prediction import Prediction
+from clarion.model.examination import Examination
 
 __all__ = ["Weights"]
 
@@ -24,7 +24,7 @@ _COMMON_DEVICES = ("cpu", "cuda", "mps", "xpu")
 _File = str | os.PathLike[str] | IO[bytes]
 
 
-class Weights(Prediction):
+class Weights(Examination):
     """Saving, loading and moving."""
 
     def save_weights(self, f: _File) -> None:
