@@ -11,7 +11,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from clarion.engine.precision import Precision
 
-__all__ = ["RunningStatistics", "gated_step", "gradients_of", "nonfinite_gradients"]
+__all__ = ["HostCheck", "RunningStatistics", "gated_step", "gradients_of", "nonfinite_gradients"]
 
 _GATED = (Adam, AdamW, SGD, Adagrad)
 
@@ -35,7 +35,7 @@ def nonfinite_gradients(gradients: Iterable[Tensor]) -> Tensor:
     """
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for gradient in gradients:
-        dense = gradient._values() if gradient.is_sparse else gradient.detach()
+        dense = gradient._values() if gradient.is_sparse else gradient
         dense = torch.view_as_real(dense) if dense.is_complex() else dense
         alike.setdefault((dense.device, dense.dtype), []).append(dense)
     found = [_found_in(tensors) for tensors in alike.values()]
@@ -45,6 +45,25 @@ def nonfinite_gradients(gradients: Iterable[Tensor]) -> Tensor:
     for other in found[1:]:
         total = total + other.to(total.device)
     return total
+
+
+class HostCheck:
+    """Tells whether gradients on the host are finite, in as few operations as can be."""
+
+    def __init__(self) -> None:
+        self._found = torch.zeros(())
+        self._one = torch.ones(())
+
+    def is_bad(self, gradients: list[Tensor]) -> bool:
+        """Return whether some gradient is nan or infinite; the gradients stay what they are."""
+        if not gradients:
+            return False
+        found = self._found.zero_()
+        try:
+            torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self._one)
+        except (NotImplementedError, RuntimeError):  # sparse, complex, or of another device
+            return bool(nonfinite_gradients(gradients))
+        return bool(found.item())
 
 
 def gated_step(
@@ -119,9 +138,10 @@ def _found_in(tensors: list[Tensor]) -> Tensor:
     found = torch.zeros((), device=device)
     try:
         # What a loss scaler does, with the scale 1: one call for all gradients.
-        torch._amp_foreach_non_finite_check_and_unscale_(
-            tensors, found, torch.ones((), device=device)
-        )
+        with torch.no_grad():
+            torch._amp_foreach_non_finite_check_and_unscale_(
+                tensors, found, torch.ones((), device=device)
+            )
     except (NotImplementedError, RuntimeError):
         finite = [torch.isfinite(tensor).all() for tensor in tensors]
         return 1.0 - torch.stack(finite).all().float()

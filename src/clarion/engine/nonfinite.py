@@ -14,6 +14,7 @@ from clarion.data.batch import Batch
 from clarion.data.nested import map_structure
 from clarion.distributed.strategy import Strategy
 from clarion.engine.gates import (
+    HostCheck,
     RunningStatistics,
     gated_step,
     gradients_of,
@@ -137,6 +138,7 @@ class HostGuard:
         self._scene = scene
         self._bad: Suspect | None = None
         self._last: tuple[Batch, int] | None = None
+        self._check = HostCheck()
 
     def open(self) -> None:
         """Remember the running statistics."""
@@ -171,7 +173,7 @@ class HostGuard:
         scene = self._scene
         bad = self._bad is not None
         if not bad and not precision.finds_overflow:
-            bad = bool(nonfinite_gradients(gradients_of(optimizer)))
+            bad = self._check.is_bad(gradients_of(optimizer))
         if scene.strategy.world_size > 1:
             bad = bool(scene.strategy.total(float(bad)))
         if not bad:
