@@ -6,7 +6,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from clarion import Callback, ClipNorm, Model
+from clarion.engine.cadence import make_cadence
 from clarion.engine.grouping import group_by_step
+from clarion.engine.limits import Limits
 from clarion.engine.loop import run_pass
 from clarion.engine.nonfinite import DeviceGuard, Unguarded
 from clarion.engine.stage import TRAIN, VALID
@@ -34,6 +36,7 @@ def run_fake(callbacks=(), batches_per_step=1, stage=TRAIN, **model_options):
     the way of the devices, which is what is tested here, and the assertion below holds it to.
     """
     optimizer = model_options.pop("optimizer", "adamw")
+    cadence = make_cadence(model_options.pop("validate_every", None), 4)
     with FakeTensorMode():
         network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
         model = Model(network, optimizer, "cross_entropy", **model_options)
@@ -42,7 +45,7 @@ def run_fake(callbacks=(), batches_per_step=1, stage=TRAIN, **model_options):
         raw = [(torch.randn(5, 6), torch.randint(0, 3, (5,))) for _ in range(4)]
         batches = (engine.router.prepare(engine.router.route(r), None) for r in raw)
         share = group_by_step(batches, batches_per_step, engine.objective.weigh)
-        run_pass(engine, stage, share)
+        run_pass(engine, stage, cadence.among(share, engine.progress, lambda: None))
         return model
 
 
@@ -83,3 +86,10 @@ def test_an_optimizer_without_a_gate_waits_once_a_step():
 def test_reading_the_logs_is_what_waits():
     with pytest.raises(DataDependentOutputException):
         run_fake([Reader()])
+
+
+def test_limits_and_a_validation_to_come_read_nothing():
+    limits = Limits(max_steps=3, max_seconds=1000.0)
+    limits.on_train_begin({})
+    model = run_fake([limits], validate_every=2)
+    assert model.progress.step == 3

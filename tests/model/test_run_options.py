@@ -82,6 +82,19 @@ def test_a_misspelt_keyword_is_answered_with_the_nearest():
         make_model().fit_generator([(x, y)], validation_split=0.2)
 
 
+def test_an_experiment_hands_them_on(tmp_path):
+    x, y = make_data()
+    experiment = Experiment(tmp_path, nn.Linear(3, 2), loss_function="cross_entropy")
+    options = {"verbose": False, "disable_tensorboard": True}
+    history = experiment.train_data(x, y, (x, y), batch_size=8, max_steps=7, **options)
+    assert len(history) == 2
+    assert experiment.model.progress.step == 7
+    with pytest.raises(UnknownArgumentError, match=r'"max_step"; did you mean "max_steps"'):
+        experiment.train_data(x, y, (x, y), max_step=3)
+    assert experiment.train_data(x, y, (x, y), batch_size=8, max_steps=7, **options) == []
+    assert experiment.model.progress.step == 7
+
+
 def test_accumulate_is_batches_per_step():
     x, y = make_data()
     weights = []

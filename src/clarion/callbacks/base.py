@@ -79,10 +79,13 @@ class Callback:
         """Be called after each optimizer step, when weights and state are consistent."""
 
     def on_valid_begin(self, logs: Mapping[str, Any]) -> None:
-        """Be called before each validation; ``logs`` is empty."""
+        """Be called before each validation, inside an epoch too; ``logs`` is empty."""
 
     def on_valid_end(self, logs: Mapping[str, Any]) -> None:
-        """Be called after each validation; ``logs`` holds ``time``, ``val_loss``, ``val_...``."""
+        """Be called after each validation; ``logs`` holds ``time``, ``val_loss``, ``val_...``.
+
+        Of several sets with names each has a validation of its own, ``val_<name>_loss`` and so on.
+        """
 
     def on_valid_batch_begin(self, batch_number: int, logs: Mapping[str, Any]) -> None:
         """Be called before each validation batch; ``logs`` is empty."""
