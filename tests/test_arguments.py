@@ -50,6 +50,17 @@ def test_without_a_near_name_all_are_listed():
         train(1, zzz=2)
 
 
+def test_of_many_arguments_only_the_nearest_is_named():
+    @checked_arguments
+    def many(a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15, epochs):
+        return a1
+
+    with pytest.raises(TypeError, match=r'did you mean "epochs"\? help\(many\) lists all\.$'):
+        many(epoch=1)
+    with pytest.raises(TypeError, match=r'Its arguments: "a1", .*, "epochs"\.$'):
+        many(zzz=1)
+
+
 def test_the_error_is_clarions_and_says_one_thing():
     with pytest.raises(ClarionError) as caught:
         train(1, zzz=2, epoch=3)

@@ -93,6 +93,13 @@ def test_suggestion(name, nearest):
 
 
 @pytest.mark.parametrize(
+    "order", [["batch_metrics", "epoch_metrics"], ["epoch_metrics", "batch_metrics"]]
+)
+def test_of_equally_near_names_the_first_is_offered(order):
+    assert suggestion("metrics", order) == f'; did you mean "{order[0]}"?'
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
         (None, "None"),

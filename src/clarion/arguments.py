@@ -9,6 +9,8 @@ from clarion.errors import InvalidArgumentError, UnknownArgumentError, quoted, s
 
 __all__ = ["check_keywords", "check_whole_number", "checked_arguments"]
 
+_MANY = 15  # more names than anybody reads beside the one that was meant
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -102,10 +104,12 @@ def _name_of(func: Callable[..., Any], args: tuple[Any, ...]) -> str:
 def _unknown(name: str, given: Iterable[str], known: list[str]) -> UnknownArgumentError:
     unknown = min(key for key in given if key not in known)
     known = [parameter for parameter in known if parameter != "self"]
-    hint = suggestion(unknown, known) or "."
-    return UnknownArgumentError(
-        f'{name} has no argument "{unknown}"{hint} Its arguments: {quoted(known)}.'
-    )
+    hint = suggestion(unknown, known)
+    if hint and len(known) > _MANY:
+        rest = f"help({name.split(': ')[-1]}) lists all."
+    else:
+        rest = f"Its arguments: {quoted(known)}."
+    return UnknownArgumentError(f'{name} has no argument "{unknown}"{hint or "."} {rest}')
 
 
 def _misfit(

@@ -1,7 +1,7 @@
 """The exceptions that clarion raises when a user can mend what went wrong."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 __all__ = [
     "CheckpointError",
@@ -116,10 +116,16 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """
     known = list(known)
     key = name.lower()
-    near = get_close_matches(key, known, n=1)
+    near = get_close_matches(key, known)
     if not near and len(key) > 2:
         near = [other for other in known if other.startswith(key)]
-    return f'; did you mean "{near[0]}"?' if near else ""
+    # Of equally near ones the first known: difflib would take the last of the alphabet.
+    best = max(near, key=lambda other: (_nearness(key, other), -known.index(other)), default="")
+    return f'; did you mean "{best}"?' if best else ""
+
+
+def _nearness(key: str, other: str) -> float:
+    return SequenceMatcher(None, other, key).ratio()
 
 
 def kind_of(value: object) -> str:

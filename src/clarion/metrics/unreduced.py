@@ -38,6 +38,10 @@ _BY_CLASS = frozenset({nn.CrossEntropyLoss, nn.NLLLoss})
 _FORWARDS = {module.forward: module for module in LOSS_MODULES.values()}
 
 
+def _nothing() -> None:
+    return None
+
+
 class Unreduced:
     """A loss of torch without its mean.
 
@@ -54,7 +58,7 @@ class Unreduced:
         *,
         by_class: bool = False,
         ignore_index: int = -100,
-        weight_of_classes: Callable[[], Tensor | None] = lambda: None,
+        weight_of_classes: Callable[[], Tensor | None] = _nothing,
     ) -> None:
         self.losses = losses
         self._by_class = by_class
@@ -107,7 +111,7 @@ def unreduced_of(func: Any) -> Unreduced | None:
         losses if reduction == "mean" else functools.partial(_of_example, losses),
         by_class=module in _BY_CLASS,
         ignore_index=options.get("ignore_index", -100),
-        weight_of_classes=lambda: options.get("weight"),
+        weight_of_classes=functools.partial(options.get, "weight"),
     )
 
 
@@ -180,5 +184,5 @@ def _of_module(module: Any) -> Unreduced | None:
         losses if module.reduction == "mean" else functools.partial(_of_example, losses),
         by_class=kind in _BY_CLASS,
         ignore_index=getattr(module, "ignore_index", -100),
-        weight_of_classes=lambda: module.weight,
+        weight_of_classes=functools.partial(getattr, module, "weight"),
     )

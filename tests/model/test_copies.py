@@ -1,0 +1,42 @@
+"""A model can be copied and sent to another process."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from clarion import Model
+
+torch.manual_seed(0)
+X, Y = torch.randn(12, 3), torch.arange(12) % 2
+
+
+def model(loss_function="cross_entropy"):
+    torch.manual_seed(0)
+    return Model(
+        nn.Linear(3, 2), "adam", loss_function, batch_metrics=["acc"], epoch_metrics=["f1"]
+    )
+
+
+def through_pickle(value):
+    return pickle.loads(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle])
+@pytest.mark.parametrize("loss_function", ["cross_entropy", nn.CrossEntropyLoss(torch.ones(2))])
+def test_a_copy_goes_on_by_itself(duplicate, loss_function):
+    original = model(loss_function)
+    original.fit(X, Y, epochs=1, verbose=False)
+    before = original.get_weight_copies()
+
+    other = duplicate(original)
+
+    assert other.evaluate(X, Y, verbose=False)[0] == original.evaluate(X, Y, verbose=False)[0]
+    torch.manual_seed(1)
+    other.fit(X, Y, epochs=2, verbose=False)
+    assert all(torch.equal(before[k], v) for k, v in original.get_weights().items())
+    torch.manual_seed(1)
+    original.fit(X, Y, epochs=2, verbose=False)
+    assert all(torch.equal(v, other.get_weights()[k]) for k, v in original.get_weights().items())
