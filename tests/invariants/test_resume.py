@@ -144,7 +144,9 @@ def assert_same_results(resumed, reference):
         read_checkpoint(other.checkpoint_directory).state | {"callbacks": None},
     )
     assert_equal(callbacks_of(mine), callbacks_of(other))
-    assert_equal(without_time(read_log(mine.log_filename)), without_time(read_log(other.log_filename)))
+    assert_equal(
+        without_time(read_log(mine.log_filename)), without_time(read_log(other.log_filename))
+    )
     for name in ("model_checkpoint_filename", "optimizer_checkpoint_filename"):
         one = torch.load(getattr(mine, name), weights_only=True)
         assert_equal(one, torch.load(getattr(other, name), weights_only=True))
