@@ -1,6 +1,6 @@
 """Which hooks are called, in which order, with which logs: whole dicts compared with ==."""
 
-from unittest.mock import ANY, MagicMock, call
+from unittest.mock import ANY, MagicMock, Mock, call
 
 import numpy as np
 import pytest
@@ -339,33 +339,40 @@ def test_the_steps_of_a_batch_are_in_order():
     ]
 
 
-def test_metrics_are_called_exactly_as_often_as_needed():
-    batch_metric = MagicMock(spec=Constant(0, 0), return_value=1.0)
-    batch_metric.compute.return_value = 2.0
-    batch_metric.__name__ = "by_batch"
-    epoch_metric = MagicMock(spec=Constant(0, 0))
-    epoch_metric.compute.return_value = 3.0
-    epoch_metric.__name__ = "by_epoch"
+def wrapping_mock(name):
+    mock = Mock(Constant, wraps=Constant(1.0, 2.0))
+    mock.__name__ = name
+    mock.side_effect = lambda y_pred, y_true: 1.0
+    return mock
+
+
+def plain_mock(name):
+    mock = MagicMock(spec=Constant(0, 0), return_value=1.0)
+    mock.compute.return_value = 2.0
+    mock.__name__ = name
+    return mock
+
+
+@pytest.mark.parametrize("make", [wrapping_mock, plain_mock])
+def test_metrics_are_called_exactly_as_often_as_needed(make):
+    batch_metric, epoch_metric = make("by_batch"), make("by_epoch")
     model = Model(
         Identity(), "sgd", "mse", batch_metrics=[batch_metric], epoch_metrics=[epoch_metric]
     )
     batch_metric.reset_mock()
     epoch_metric.reset_mock()
 
-    model.fit_generator(BATCHES, BATCHES, epochs=1, verbose=False)
+    (logs,) = model.fit_generator(BATCHES, BATCHES, epochs=1, verbose=False)
 
     def is_pair(arguments):
         return len(arguments) == 2 and all(isinstance(value, torch.Tensor) for value in arguments)
 
-    names = [name for name, _, _ in batch_metric.mock_calls]
-    assert names == ["", "", "compute", "reset"] * 2
-    assert all(is_pair(arguments) for name, arguments, _ in batch_metric.mock_calls if not name)
-    assert [name for name, _, _ in epoch_metric.mock_calls] == [
-        "update",
-        "update",
-        "compute",
-        "reset",
-    ] * 2
+    assert (logs["by_batch"], logs["val_by_epoch"]) == (2.0, 2.0)
+    calls = batch_metric.mock_calls
+    assert [name for name, _, _ in calls] == ["", "", "compute", "reset"] * 2
+    assert all(is_pair(arguments) for name, arguments, _ in calls if not name)
+    names = [name for name, _, _ in epoch_metric.mock_calls]
+    assert names == ["update", "update", "compute", "reset"] * 2
 
 
 # --- ends ----------------------------------------------------------------------------------------
