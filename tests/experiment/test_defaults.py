@@ -1,6 +1,8 @@
 import pytest
+import torch
 from torch import nn
 
+from clarion import ClarionError, Experiment
 from clarion.errors import InvalidArgumentError
 from clarion.experiment.defaults import (
     check_task,
@@ -118,3 +120,18 @@ def test_more_is_better(metric):
 )
 def test_less_is_better(metric):
     assert infer_mode(metric) == "min"
+
+
+def test_other_arguments_go_to_the_model(tmp_path):
+    network = torch.nn.Linear(2, 2)
+    options = {"precision": "bf16-mixed", "loss_options": {"label_smoothing": 0.1}}
+    experiment = Experiment(str(tmp_path), network, task="classif", **options)
+    assert experiment.model.precision == "bf16-mixed"
+    x, y = torch.randn(6, 2), torch.tensor([0, 1, 0, 1, 1, 0])
+    loss = experiment.model.evaluate_on_batch(x, y, return_dict_format=True)["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = network(x)
+    expected = torch.nn.functional.cross_entropy(scores.float(), y, label_smoothing=0.1)
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    with pytest.raises(ClarionError, match=r'no argument "precison"; did you mean "precision"'):
+        Experiment(str(tmp_path), network, precison="32")

@@ -72,6 +72,7 @@ class ModelBundle(Scoring):
         monitor_metric: str | None = None,
         monitor_mode: str | None = None,
         task: str | None = None,
+        **model_options: Any,
     ) -> Self:
         """Return an experiment with a new `Model` of this network.
 
@@ -93,6 +94,7 @@ class ModelBundle(Scoring):
             task: ``"classification"`` or ``"regression"`` (or a word that begins with ``"classif"``
                 or ``"reg"``), which gives a loss, metrics and a key to watch where none are given:
                 cross entropy, accuracy and F1, or the mean squared error.
+            model_options: Other arguments of `Model`, such as ``precision`` or ``on_nonfinite``.
 
         Raises:
             InvalidArgumentError: If the task or the mode is unknown.
@@ -108,6 +110,7 @@ class ModelBundle(Scoring):
             batch_metrics=choose_metrics(network, kind, "batch_metrics", batch_metrics),
             epoch_metrics=choose_metrics(network, kind, "epoch_metrics", epoch_metrics),
             device=device,
+            **model_options,
         )
         return cls._assembled(directory, model, logging, monitor)
 
