@@ -44,7 +44,7 @@ parity: $(PEERS) ## the numbers of whole programs, beside those of Poutyne
 
 .PHONY: test
 test: $(DEV) $(EXAMPLES) ## the test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: check check-format check-lint check-types
 check: check-format check-lint check-types docs ## format, lint, types and documentation

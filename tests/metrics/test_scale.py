@@ -29,7 +29,7 @@ class Ends(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "loss", ["cross_entropy", nn.CrossEntropyLoss(), functools.partial(F.cross_entropy)], ids=repr
+    "loss", ["cross_entropy", nn.CrossEntropyLoss(), functools.partial(F.cross_entropy)]
 )
 def test_softmax_before_cross_entropy(loss):
     with pytest.warns(UserWarning, match=r"ends with Softmax.*remove its Softmax"):

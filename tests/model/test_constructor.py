@@ -202,7 +202,6 @@ Y = torch.tensor([[1.0, 1.0], [1.0, 1.0]])  # squared errors: 0, 1, 4, 16
         functools.partial(F.mse_loss, reduction="mean"),
         lambda y_pred, y_true: ((y_pred - y_true) ** 2).mean(),
     ],
-    ids=repr,
 )
 def test_every_form_of_a_loss(loss_function):
     loss = Model(nn.Identity(), None, loss_function).evaluate(X, Y, verbose=False)
