@@ -27,6 +27,7 @@ from clarion.engine.optimization import Optimization
 from clarion.engine.optimizers import get_optimizer, use_fused_update
 from clarion.engine.parts import UpdatePart
 from clarion.engine.precision import make_precision
+from clarion.engine.profile import Profile
 from clarion.engine.state import Progress, TrainState, callback_states
 from clarion.engine.terms import with_options
 from clarion.engine.update import Update
@@ -105,6 +106,7 @@ class ModelBase:
         self.validates = False
         self.validation_names: list[str] = []
         self.validations: list[dict[str, Any]] = []
+        self.profile: Profile | None = None
         self._split = Split()
 
     @property
