@@ -8,9 +8,10 @@ import os
 # Before torch, matplotlib or a tokenizer is imported: they read these once.
 os.environ.update(
     {
-        "DO_NOT_TRACK": "1",
+        "DO_NOT_TRACK": "true",
         "HF_DATASETS_OFFLINE": "1",
         "HF_HUB_OFFLINE": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
