@@ -30,7 +30,7 @@ demo: $(EXAMPLES) ## a short run of the flagship: sentence ordering on real text
 
 .PHONY: flagship
 flagship: $(EXAMPLES) ## the full run of the flagship
-	$(BIN)/python examples/sentence_ordering/train.py --texts 11200 --lr 3e-4 --directory runs/flagship
+	$(BIN)/python examples/sentence_ordering/train.py --texts 11200 --directory runs/flagship
 
 .PHONY: bench
 bench: $(PEERS) ## what a step costs, beside a loop by hand and Poutyne
