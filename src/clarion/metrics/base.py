@@ -22,29 +22,36 @@ class Metric(ABC, nn.Module):
     but not ``update`` is updated by calling it.
     """
 
-    def forward(self, y_pred: Any, y_true: Any) -> Any:
+    def forward(self, y_pred: Any, y_true: Any, *inputs: Any) -> Any:
         """Update the state with one batch and return the value of that batch alone.
+
+        Args:
+            y_pred: The prediction.
+            y_true: The target.
+            inputs: The inputs of the batch, for an ``update`` with a third parameter ``inputs``.
 
         Raises:
             NotImplementedError: If the class implements neither this nor ``update``.
         """
         if type(self).update is Metric.update:
             raise NotImplementedError(f"{type(self).__name__} implements no update or forward.")
-        self.update(y_pred, y_true)
+        self.update(y_pred, y_true, *inputs)
         alone = self._copy_for_single_batches()
         alone.reset()
-        alone.update(y_pred, y_true)
+        alone.update(y_pred, y_true, *inputs)
         return alone.compute()
 
-    def update(self, y_pred: Any, y_true: Any) -> None:
+    def update(self, y_pred: Any, y_true: Any, *inputs: Any) -> None:
         """Update the state with one batch.
+
+        Args: see `forward`.
 
         Raises:
             NotImplementedError: If the class implements neither this nor ``forward``.
         """
         if type(self).forward is Metric.forward:
             raise NotImplementedError(f"{type(self).__name__} implements no update or forward.")
-        self.forward(y_pred, y_true)
+        self.forward(y_pred, y_true, *inputs)
 
     @abstractmethod
     def compute(self) -> Any:

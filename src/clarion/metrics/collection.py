@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from clarion.errors import InvalidArgumentError, quoted
-from clarion.metrics.base import StreamingMetric
-from clarion.metrics.decomposable import DecomposableMetric
+from clarion.metrics.base import Metric, StreamingMetric
+from clarion.metrics.decomposable import DecomposableMetric, names_inputs
 from clarion.metrics.names import Names, flatten_metric_names, names_as_list
 from clarion.metrics.rows import RowMetric
 from clarion.metrics.several import SumOfLosses
@@ -189,12 +189,27 @@ class _Entry:
         self.own_names = self.names if own is None else names_as_list(own)
         call: Callable[..., Any] = metric.update if epoch else metric
         self._call = call
-        self._wants_inputs = getattr(metric, "wants_inputs", False) is True
+        self._wants_inputs = _wants_inputs(metric, epoch)
 
     def call(self, y_pred: Any, y_true: Any, inputs: Any) -> Any:
         if self._wants_inputs:
             return self._call(y_pred, y_true, inputs)
         return self._call(y_pred, y_true)
+
+
+def _wants_inputs(metric: Any, epoch: bool) -> bool:
+    if issubclass(type(metric), DecomposableMetric):
+        return metric.wants_inputs is True
+    if not issubclass(type(metric), Metric):
+        return False
+    # What the class implements itself decides; the other one only hands on.
+    own = [name for name in ("forward", "update") if _implements(metric, name)]
+    called = "update" if epoch and "update" in own else next(iter(own), None)
+    return called is not None and names_inputs(getattr(metric, called))
+
+
+def _implements(metric: Any, name: str) -> bool:
+    return getattr(type(metric), name) is not getattr(Metric, name)
 
 
 def _values(names: Sequence[str], own: Sequence[str], metric: Any) -> Mapping[str, Any]:

@@ -14,7 +14,12 @@ from clarion.metrics.names import Names, names_as_list
 from clarion.metrics.values import check_count, values_in_order
 from clarion.metrics.weighting import TargetWeight, Weight, target_weight, weight_of
 
-__all__ = ["DecomposableMetric", "convert_decomposable_metric_to_object", "is_stateful"]
+__all__ = [
+    "DecomposableMetric",
+    "convert_decomposable_metric_to_object",
+    "is_stateful",
+    "names_inputs",
+]
 
 _FOLD_AFTER = 64  # batches
 
@@ -48,7 +53,7 @@ class DecomposableMetric(Metric):
         self.func = func
         self.names = names_as_list(names)
         self.__name__ = self.names
-        self.wants_inputs = _names_inputs(func)
+        self.wants_inputs = names_inputs(func)
         self._weigh = weight or weight_of(func)
         self.target_weight: TargetWeight | None = None if weight else target_weight(func)
         self.reset()
@@ -176,9 +181,15 @@ def is_stateful(metric: Any, *, is_epoch_metric: bool = False) -> bool:
     return all(callable(getattr(holder, method, None)) for method in methods)
 
 
-def _names_inputs(func: Any) -> bool:
+def names_inputs(func: Any) -> bool:
+    """Tell whether a function names a third parameter ``inputs``, after prediction and target.
+
+    Args:
+        func: A function, a bound method, or a module, whose ``forward`` is asked.
+    """
     try:
-        parameters = list(inspect.signature(func).parameters)
+        called = func.forward if isinstance(func, nn.Module) else func
+        parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):  # some built-in functions have no signature
         return False
-    return parameters[2:3] == ["inputs"]
+    return any(p.name == "inputs" and p.kind is not p.VAR_POSITIONAL for p in parameters[2:3])
