@@ -1,7 +1,9 @@
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
+from clarion import Model
 from clarion.callbacks.best_model_restore import BestModelRestore
 from clarion.callbacks.checkpoint import ModelCheckpoint
 from clarion.callbacks.early_stopping import EarlyStopping
@@ -118,3 +120,12 @@ def test_a_checkpoint_that_watches_nothing_needs_no_key(tmp_path):
     callback.set_model(SimpleNamespace(metrics_names=["acc"], validates=False))
     callback.on_train_begin({})
     callback.on_epoch_end(1, {"epoch": 1, "loss": 1.0})
+
+
+def test_hooks_called_by_hand_on_a_model_that_has_not_trained_are_not_judged():
+    callback = BestModelRestore(monitor="val_loss")
+    callback.set_model(Model(nn.Linear(1, 1), "sgd", "mse"))
+    callback.set_params({"epochs": 1, "steps": 1})
+    callback.on_train_begin({})
+    callback.on_epoch_end(1, {"epoch": 1, "loss": 1.0, "val_loss": 2.0})
+    assert callback.current_best == 2.0

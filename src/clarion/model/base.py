@@ -103,7 +103,7 @@ class ModelBase:
         self.other_device: Any = None
         self.progress = Progress()
         self.stop_immediately = False
-        self.validates = False
+        self.validates: bool | None = None
         self.validation_names: list[str] = []
         self.validations: list[dict[str, Any]] = []
         self.profile: Profile | None = None

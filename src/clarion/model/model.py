@@ -53,7 +53,8 @@ class Model(Weights):
     Attributes:
         stop_training: Set to True by a callback to end the training after the epoch.
         stop_immediately: Set to True beside it to leave out the rest of the epoch's train batches.
-        validates: Whether the training under way, or the last one, has validation data.
+        validates: Whether the training under way, or the last one, has validation data; None before
+            the first one.
         validations: The results of each validation of the last training, those inside epochs too: a
             dict with ``epoch``, ``step`` (optimizer steps done) and the ``val_`` values.
         profile: What ``fit(profile=True)`` measured last; else None.
