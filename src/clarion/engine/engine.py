@@ -45,6 +45,8 @@ class Engine:
         update: What changes the weights; None when only evaluating.
         progress: Counts of things done.
         batch_transform: What changes train batches before the network gets them.
+        at_edge: What is called between two optimizer steps, with the train batches done in this
+            epoch; None for nothing.
     """
 
     network: nn.Module
@@ -60,3 +62,4 @@ class Engine:
     update: Update | None = None
     progress: Progress = field(default_factory=Progress)
     batch_transform: Callable[[Batch], Batch] | None = None
+    at_edge: Callable[[int], None] | None = None

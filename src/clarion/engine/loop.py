@@ -156,6 +156,7 @@ def run_pass(
     hooks, control, progress = engine.hooks, engine.control, engine.progress
     step = _STEPS[stage.name]
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
+    at_edge = engine.at_edge if stage.trains else None
     clock = perf_counter()
     for number, batch in enumerate(batches, start=1):
         if begins:
@@ -171,6 +172,8 @@ def run_pass(
                 stage.batch_end, number, _batch_logs(stage, batch, output, number, now - clock)
             )
             clock = now
+        if at_edge is not None and batch.closes_step:
+            at_edge(number)
         if stage.trains and control.stop_immediately and batch.closes_step:
             break
 

@@ -19,6 +19,7 @@ from clarion.distributed.single import Single
 from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
+from clarion.engine.edges import edge_of
 from clarion.engine.engine import Engine
 from clarion.engine.gradient_checkpointing import checkpoint_blocks
 from clarion.engine.nonfinite import Guard, check_policy, make_guard
@@ -220,6 +221,7 @@ class ModelBase:
             update=update,
             progress=self.progress,
             batch_transform=self.batch_transform,
+            at_edge=edge_of(hooks) if trains else None,
         )
 
     def _guard(self, hooks: CallbackList) -> Guard:
