@@ -5,9 +5,16 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
-from clarion.errors import InvalidArgumentError, UnknownArgumentError, quoted, suggestion
+from clarion.errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    UnknownArgumentError,
+    kind_of,
+    quoted,
+    suggestion,
+)
 
-__all__ = ["check_keywords", "check_whole_number", "checked_arguments"]
+__all__ = ["check_keywords", "check_switch", "check_whole_number", "checked_arguments"]
 
 _MANY = 15  # more names than anybody reads beside the one that was meant
 
@@ -63,6 +70,17 @@ def check_keywords(
     unknown = [key for key in given if key not in known]
     if unknown:
         raise _unknown(f"{argument}: {target.__name__}", unknown, known)
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Raise ``InvalidTypeError`` unless a value is True or False.
+
+    Args:
+        name: What an error calls it.
+        value: The value.
+    """
+    if not isinstance(value, bool):
+        raise InvalidTypeError(f"{name} is {kind_of(value)}; it is True or False.")
 
 
 def check_whole_number(name: str, value: Any, least: int) -> None:

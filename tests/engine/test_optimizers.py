@@ -149,3 +149,20 @@ def test_the_state_follows_its_parameters():
 def test_objects_without_a_state_are_left_alone():
     place_optimizer_state(object())
     place_optimizer_state(torch.optim.SGD(network().parameters(), lr=1.0))
+
+
+def test_the_state_follows_the_memory_format_of_its_parameters():
+    def trained(load):
+        torch.manual_seed(0)
+        net = nn.Conv2d(3, 4, 2)
+        optimizer = torch.optim.Adam(net.parameters(), fused=True)
+        for number in range(4):
+            if number == 2 and load:
+                net.to(memory_format=torch.channels_last)
+                place_optimizer_state(optimizer)
+            optimizer.zero_grad()
+            (net(torch.ones(1, 3, 3, 3)) * torch.arange(16.0).reshape(4, 2, 2)).sum().backward()
+            optimizer.step()
+        return net.weight
+
+    assert torch.allclose(trained(load=True), trained(load=False), atol=1e-7)

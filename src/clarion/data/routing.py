@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from clarion.data.batch import Batch
+from clarion.data.memory_format import CHANNELS_LAST
 from clarion.data.nested import from_numpy, map_structure
 from clarion.data.size import get_batch_size
 from clarion.errors import DataError, InvalidTypeError, kind_of, quoted, suggestion
@@ -48,6 +49,7 @@ class Router:
         unpack: A function from a raw batch to a ``Batch``, instead of these rules.
         target_keys: The keys of a mapping that hold the target.
         computes_loss: Whether the network computes the loss itself, and so gets the target too.
+        channels_last: Whether images, inputs of 4 or 5 dimensions, get the memory format of images.
 
     Attributes:
         target_keys: As above.
@@ -60,11 +62,13 @@ class Router:
         unpack: Callable[[Any], Batch] | None = None,
         target_keys: Sequence[str] = TARGET_KEYS,
         computes_loss: bool = False,
+        channels_last: bool = False,
     ) -> None:
         self._network = network
         self._unpack = unpack
         self.target_keys = tuple(target_keys)
         self._computes_loss = computes_loss
+        self._formats = CHANNELS_LAST if channels_last else {}
         self._parameters, self._takes_any = _parameters_of(network)
         self._reported: set[str] = set()
         self._floating: Tensor | None = None  # a parameter, whose dtype inputs get; asked once
@@ -107,7 +111,11 @@ class Router:
         dtype = None if self._floating is None else self._floating.dtype
         target_dtype = torch.float32 if dtype in _REDUCED else dtype
 
-        def ready(leaf: Any, dtype: torch.dtype | None = dtype) -> Any:
+        def ready(
+            leaf: Any,
+            dtype: torch.dtype | None = dtype,
+            formats: Mapping[int, torch.memory_format] = self._formats,
+        ) -> Any:
             if isinstance(leaf, np.ndarray):
                 leaf = from_numpy(leaf)
             if not isinstance(leaf, Tensor):
@@ -115,12 +123,13 @@ class Router:
             is_wide = leaf.dtype is torch.float64
             widened = dtype is torch.float64 and leaf.is_floating_point()
             wanted = dtype if is_wide or widened else None
-            if device is None and wanted is None:
+            layout = formats.get(leaf.ndim, torch.preserve_format)
+            if device is None and wanted is None and layout is torch.preserve_format:
                 return leaf
-            return leaf.to(device=device, dtype=wanted, non_blocking=True)
+            return leaf.to(device=device, dtype=wanted, non_blocking=True, memory_format=layout)
 
         def ready_target(leaf: Any) -> Any:
-            leaf = ready(leaf, target_dtype)
+            leaf = ready(leaf, target_dtype, {})
             if isinstance(leaf, Tensor) and leaf.dtype in _OTHER_INTEGERS:
                 return leaf.long()
             return leaf

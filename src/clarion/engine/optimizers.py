@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
@@ -66,12 +67,19 @@ def use_fused_update(optimizer: Optimizer) -> None:
 
 
 def place_optimizer_state(optimizer: Any) -> None:
-    """Move the state of an optimizer to the devices of its parameters, where it is not there."""
+    """Put the state of an optimizer on the devices and in the memory format of its parameters.
+
+    A fused update goes through the memory of both alike: in another format it would be wrong.
+    """
     state = getattr(optimizer, "state", None)
-    if not isinstance(state, Mapping) or all(_in_place(p, s) for p, s in state.items()):
+    if not isinstance(state, Mapping):
         return
-    # torch knows which entries (Adam's step) stay where they are.
-    optimizer.load_state_dict(optimizer.state_dict())
+    if not all(_in_place(p, s) for p, s in state.items()):
+        # torch knows which entries (Adam's step) stay where they are.
+        optimizer.load_state_dict(optimizer.state_dict())
+    for parameter, entries in optimizer.state.items():
+        for name, value in _laid_out_otherwise(parameter, entries):
+            entries[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def relink_parameters(optimizer: Any, before: Mapping[str, Tensor], network: nn.Module) -> None:
@@ -111,6 +119,18 @@ def _check_parameters(optimizer: Optimizer, network: nn.Module) -> None:
             f"The optimizer holds {foreign} parameters that are not in the network, so training "
             "would change something else. Build it from network.parameters()."
         )
+
+
+def _laid_out_otherwise(parameter: Any, entries: Any) -> list[tuple[str, Tensor]]:
+    if not isinstance(parameter, Tensor) or not isinstance(entries, Mapping):
+        return []
+    return [
+        (name, value)
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+        and value.shape == parameter.shape
+        and value.stride() != parameter.stride()
+    ]
 
 
 def _in_place(parameter: Any, state: Any) -> bool:

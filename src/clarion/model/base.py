@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from clarion.arguments import check_keywords
+from clarion.arguments import check_keywords, check_switch
 from clarion.callbacks.base import Callback
 from clarion.callbacks.hooks import CallbackList, holds
 from clarion.callbacks.terminate_on_nan import TerminateOnNaN
 from clarion.checkpoints.random import RandomState
 from clarion.data.batch import Batch
+from clarion.data.memory_format import use_channels_last
 from clarion.data.routing import TARGET_KEYS, Router
 from clarion.data.splitting import Split
 from clarion.distributed.single import Single
@@ -63,6 +64,7 @@ class ModelBase:
         loss_options: Mapping[str, Any] | None,
         batch_transform: Callable[[Batch], Batch] | None,
         gradient_checkpointing: bool | str | Sequence[str],
+        channels_last: bool,
     ) -> None:
         if not isinstance(network, nn.Module):
             raise InvalidTypeError(
@@ -84,6 +86,9 @@ class ModelBase:
             )
         self.batch_transform = batch_transform
         checkpoint_blocks(network, gradient_checkpointing)
+        check_switch("channels_last", channels_last)
+        if channels_last:
+            use_channels_last(network)
         loss_function = with_options(loss_function, loss_options, network)
         self._objective = Objective(loss_function, prediction_key, loss_weights)
         self.loss_function = None if loss_function is None else self._objective.metric
@@ -95,6 +100,7 @@ class ModelBase:
             unpack=unpack,
             target_keys=target_keys or TARGET_KEYS,
             computes_loss=loss_function is None,
+            channels_last=channels_last,
         )
         self.precision = str(precision)
         self._precision = make_precision(self.precision, network)

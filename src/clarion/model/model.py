@@ -49,6 +49,9 @@ class Model(Weights):
             and compute it again backward, which saves memory and costs time: True for the blocks
             of models of transformers and of ``nn.Sequential`` and ``nn.ModuleList``, or patterns
             of module names, such as ``"encoder.layers.*"``.
+        channels_last: Whether images and the weights over them lie in memory with the channels of
+            a pixel side by side (``torch.channels_last``), which convolutions are faster in. Shapes
+            and values stay as they are.
 
     Attributes:
         stop_training: Set to True by a callback to end the training after the epoch.
@@ -95,6 +98,7 @@ class Model(Weights):
         loss_options: Mapping[str, Any] | None = None,
         batch_transform: Callable[[Batch], Batch] | None = None,
         gradient_checkpointing: bool | str | Sequence[str] = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -111,6 +115,7 @@ class Model(Weights):
             loss_options=loss_options,
             batch_transform=batch_transform,
             gradient_checkpointing=gradient_checkpointing,
+            channels_last=channels_last,
         )
         if device is not None:
             self.to(device)

@@ -71,6 +71,7 @@ class Weights(Examination):
                 f"The optimizer state in {f} does not fit this optimizer: {error}. Build the same "
                 "optimizer over the same network."
             ) from error
+        place_optimizer_state(optimizer)
 
     def get_weights(self) -> dict[str, Tensor]:
         """Return the network's ``state_dict``: the tensors themselves, which go on changing."""
