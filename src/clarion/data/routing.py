@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ __all__ = ["TARGET_KEYS", "Router"]
 TARGET_KEYS = ("labels", "label")
 """The keys of a batch's mapping that are the target, first found first."""
 
+_Convert = Callable[[Any], Any]
+
+_SEQUENCES = (list, tuple)
 _REDUCED = frozenset({torch.bfloat16, torch.float16})
 _OTHER_INTEGERS = frozenset(
     {
@@ -72,6 +76,7 @@ class Router:
         self._parameters, self._takes_any = _parameters_of(network)
         self._reported: set[str] = set()
         self._floating: Tensor | None = None  # a parameter, whose dtype inputs get; asked once
+        self._converting: tuple[Any, _Convert, _Convert] | None = None
 
     def route(self, raw: Any, *, supervised: bool = True, where: str = "A batch") -> Batch:
         """Return the batch that a loader's raw batch means.
@@ -104,42 +109,29 @@ class Router:
         become float64 for a network of float64, and targets of other integers become int64, as the
         losses of torch want them; everything else stays as it is.
         """
+        ready, ready_target = self._conversions(device)
+        batch.args = tuple([map_structure(value, ready) for value in batch.args])
+        if batch.kwargs:
+            batch.kwargs = {key: map_structure(v, ready) for key, v in batch.kwargs.items()}
+        if batch.target is not None:
+            batch.target = map_structure(batch.target, ready_target)
+        if batch.weight is not None:
+            batch.weight = map_structure(batch.weight, ready_target)
+        return batch
+
+    def _conversions(self, device: torch.device | None) -> tuple[_Convert, _Convert]:
+        """Return what makes inputs and targets ready; the same functions for batch after batch."""
         if self._floating is None:
             self._floating = next(
                 filter(Tensor.is_floating_point, self._network.parameters()), None
             )
         dtype = None if self._floating is None else self._floating.dtype
-        target_dtype = torch.float32 if dtype in _REDUCED else dtype
-
-        def ready(
-            leaf: Any,
-            dtype: torch.dtype | None = dtype,
-            formats: Mapping[int, torch.memory_format] = self._formats,
-        ) -> Any:
-            if isinstance(leaf, np.ndarray):
-                leaf = from_numpy(leaf)
-            if not isinstance(leaf, Tensor):
-                return leaf
-            is_wide = leaf.dtype is torch.float64
-            widened = dtype is torch.float64 and leaf.is_floating_point()
-            wanted = dtype if is_wide or widened else None
-            layout = formats.get(leaf.ndim, torch.preserve_format)
-            if device is None and wanted is None and layout is torch.preserve_format:
-                return leaf
-            return leaf.to(device=device, dtype=wanted, non_blocking=True, memory_format=layout)
-
-        def ready_target(leaf: Any) -> Any:
-            leaf = ready(leaf, target_dtype, {})
-            if isinstance(leaf, Tensor) and leaf.dtype in _OTHER_INTEGERS:
-                return leaf.long()
-            return leaf
-
-        batch.args = tuple(map_structure(value, ready) for value in batch.args)
-        if batch.kwargs:
-            batch.kwargs = {key: map_structure(v, ready) for key, v in batch.kwargs.items()}
-        batch.target = map_structure(batch.target, ready_target)
-        batch.weight = map_structure(batch.weight, ready_target)
-        return batch
+        if self._converting is None or self._converting[0] != (device, dtype):
+            target_dtype = torch.float32 if dtype in _REDUCED else dtype
+            ready = partial(_ready, device, dtype, self._formats)
+            ready_target = partial(_ready_target, device, target_dtype)
+            self._converting = ((device, dtype), ready, ready_target)
+        return self._converting[1:]
 
     def _unpacked(self, raw: Any, where: str) -> Batch:
         assert self._unpack is not None
@@ -229,6 +221,33 @@ class Router:
         )
 
 
+def _ready(
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+    formats: Mapping[int, torch.memory_format],
+    leaf: Any,
+) -> Any:
+    if isinstance(leaf, np.ndarray):
+        leaf = from_numpy(leaf)
+    if not isinstance(leaf, Tensor):
+        return leaf
+    is_wide = leaf.dtype is torch.float64
+    widened = dtype is torch.float64 and leaf.is_floating_point()
+    wanted = dtype if is_wide or widened else None
+    layout = formats.get(leaf.ndim) if formats else None
+    if wanted is None and layout is None and (device is None or leaf.device == device):
+        return leaf
+    layout = layout or torch.preserve_format
+    return leaf.to(device=device, dtype=wanted, non_blocking=True, memory_format=layout)
+
+
+def _ready_target(device: torch.device | None, dtype: torch.dtype | None, leaf: Any) -> Any:
+    leaf = _ready(device, dtype, {}, leaf)
+    if isinstance(leaf, Tensor) and leaf.dtype in _OTHER_INTEGERS:
+        return leaf.long()
+    return leaf
+
+
 def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
     try:
         # A compiled network takes (*args, **kwargs); what it was compiled from names them.
@@ -243,7 +262,7 @@ def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
 
 
 def _is_sequence(value: Any) -> bool:
-    return isinstance(value, list | tuple) and not isinstance(value, PackedSequence)
+    return isinstance(value, _SEQUENCES) and not isinstance(value, PackedSequence)
 
 
 def _is_bare(raw: Any) -> bool:

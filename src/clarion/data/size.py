@@ -14,6 +14,9 @@ warning_settings: dict[str, str] = {"batch_size": "warn"}
 """Set ``warning_settings["batch_size"] = "ignore"`` to silence ``get_batch_size``."""
 
 
+_ARRAYS = (Tensor, np.ndarray)  # asked of each batch: a union written there would be built anew
+
+
 def get_batch_size(*values: Any) -> int:
     """Return the number of examples that the values hold.
 
@@ -40,7 +43,7 @@ def get_batch_size(*values: Any) -> int:
 
 
 def _of_array(value: Any) -> int | None:
-    return len(value) if isinstance(value, Tensor | np.ndarray) and value.ndim > 0 else None
+    return len(value) if isinstance(value, _ARRAYS) and value.ndim > 0 else None
 
 
 def _of_sequence(value: Any) -> int | None:
