@@ -1,7 +1,7 @@
 """The hooks that a callback may override."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from clarion.model import Model
@@ -23,10 +23,13 @@ class Callback:
         model: The ``clarion.Model`` that runs, set before the first hook.
         params: ``epochs``, ``steps`` and, if known, ``valid_steps``; ``steps`` alone when
             evaluating or predicting.
+        only_watches: Set to True in a class whose hooks inside a pass neither read gradients nor
+            change weights or the optimizer: steps are faster then. Not inherited.
     """
 
     model: "Model" = None  # type: ignore[assignment]  # set before any hook is called
     params: dict[str, Any] = {}  # noqa: RUF012  # replaced as a whole, never changed
+    only_watches: ClassVar[bool] = False
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Receive the parameters of the run."""

@@ -12,6 +12,19 @@ if TYPE_CHECKING:
 
 __all__ = ["CallbackList", "holds"]
 
+_INSIDE = (
+    "on_train_batch_begin",
+    "on_train_batch_end",
+    "on_valid_begin",
+    "on_valid_batch_begin",
+    "on_valid_batch_end",
+    "on_valid_end",
+    "on_backward_end",
+    "on_optimizer_step_begin",
+    "on_optimizer_step_end",
+)
+"""The hooks that are called while a train pass is under way."""
+
 
 class CallbackList(Callback):
     """Several callbacks as one: each hook calls theirs in the order of the list.
@@ -43,6 +56,11 @@ class CallbackList(Callback):
 
     def __contains__(self, hook: str) -> bool:
         return hook in self._table
+
+    @property
+    def acts_inside(self) -> bool:
+        """Whether some callback may read gradients or change weights inside a train pass."""
+        return any(map(_acts_inside, self.callbacks))
 
     def fire(self, hook: str, *args: Any) -> None:
         """Call ``hook`` of every callback that overrides it."""
@@ -128,6 +146,15 @@ def _overrides(callback: object, hook: str) -> bool:
     if not isinstance(callback, Callback) or type(callback).__module__ == "unittest.mock":
         return hasattr(type(callback) if hook in ADDED_HOOKS else callback, hook)
     return getattr(type(callback), hook) is not getattr(Callback, hook)
+
+
+def _acts_inside(callback: object) -> bool:
+    if isinstance(callback, CallbackList):
+        return callback.acts_inside
+    # Said by the class itself: one below it may do more.
+    if vars(type(callback)).get("only_watches") is True:
+        return False
+    return any(_overrides(callback, hook) for hook in _INSIDE)
 
 
 def _warn_of_misspelt_hooks(callback: object) -> None:

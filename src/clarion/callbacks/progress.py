@@ -51,6 +51,8 @@ class ProgressionCallback(Callback):
             ``KeyError``.
     """
 
+    only_watches = True
+
     def __init__(
         self,
         *,

@@ -22,6 +22,8 @@ class ClipGradients(UpdatePart):
             before the first step, and without ``max_norm``.
     """
 
+    reads_gradients = True
+
     def __init__(
         self, optimizer: Optimizer, max_norm: float | None, max_value: float | None
     ) -> None:

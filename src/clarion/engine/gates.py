@@ -58,12 +58,14 @@ class HostCheck:
         """Return whether some gradient is nan or infinite; the gradients stay what they are."""
         if not gradients:
             return False
-        found = self._found.zero_()
         try:
-            torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self._one)
+            torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found, self._one)
         except (NotImplementedError, RuntimeError):  # sparse, complex, or of another device
             return bool(nonfinite_gradients(gradients))
-        return bool(found.item())
+        if not self._found.item():
+            return False
+        self._found.zero_()
+        return True
 
 
 def gated_step(

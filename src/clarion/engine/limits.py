@@ -19,6 +19,8 @@ class Limits(Callback):
         max_seconds: Seconds from the beginning of this run; None for no limit.
     """
 
+    only_watches = True
+
     def __init__(self, max_steps: int | None = None, max_seconds: float | None = None) -> None:
         self._max_steps = max_steps
         self._max_seconds = max_seconds

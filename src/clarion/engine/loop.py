@@ -110,7 +110,14 @@ def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
     assert update is not None
     history: list[dict[str, Any]] = []
     with _announced_errors(engine):
-        update.begin(Plan(training.epochs, training.total_steps, engine.progress.step))
+        update.begin(
+            Plan(
+                training.epochs,
+                training.total_steps,
+                engine.progress.step,
+                training.batches_per_step,
+            )
+        )
         hooks.fire("on_train_begin", {})
         for epoch in range(training.initial_epoch, training.epochs + 1):
             logs = _run_epoch(engine, training, epoch)
@@ -206,7 +213,7 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
             )
             validate = partial(_validate, engine, training, epoch)
             run_pass(engine, TRAIN, training.cadence.among(batches, progress, validate))
-            update.guard.end_pass()
+            update.end_pass()
         logs = to_floats(engine.metrics.compute(TRAIN.prefix))
     update.end_epoch(epoch)
     logs |= _validate(engine, training, epoch)

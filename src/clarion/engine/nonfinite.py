@@ -17,7 +17,6 @@ from clarion.engine.gates import (
     HostCheck,
     RunningStatistics,
     gated_step,
-    gradients_of,
     nonfinite_gradients,
 )
 from clarion.engine.objective import Objective
@@ -58,8 +57,17 @@ class Guard(Protocol):
     def watch(self, loss: Any, batch: Batch, number: int) -> None:
         """Look at the loss of a batch, before it is run backward."""
 
-    def step(self, optimizer: Optimizer, precision: Precision, take: Take) -> None:
-        """Take the optimizer step, or leave it out."""
+    def step(
+        self, gradients: list[Tensor], optimizer: Optimizer, precision: Precision, take: Take
+    ) -> None:
+        """Take the optimizer step, or leave it out.
+
+        Args:
+            gradients: What the step would use.
+            optimizer: The optimizer.
+            precision: What hears of a step that is left out.
+            take: What takes the step.
+        """
 
     def end_pass(self) -> None:
         """End a train pass: say what was found and not yet said."""
@@ -74,7 +82,9 @@ class Unguarded:
     def watch(self, loss: Any, batch: Batch, number: int) -> None:
         """Do nothing."""
 
-    def step(self, optimizer: Optimizer, precision: Precision, take: Take) -> None:
+    def step(
+        self, gradients: list[Tensor], optimizer: Optimizer, precision: Precision, take: Take
+    ) -> None:
         """Take the step."""
         take()
 
@@ -164,7 +174,9 @@ class HostGuard:
             scene.statistics.put_back()
             raise scene.stop(self._bad)
 
-    def step(self, optimizer: Optimizer, precision: Precision, take: Take) -> None:
+    def step(
+        self, gradients: list[Tensor], optimizer: Optimizer, precision: Precision, take: Take
+    ) -> None:
         """Take the step if losses and gradients are finite, on every rank.
 
         Raises:
@@ -173,7 +185,7 @@ class HostGuard:
         scene = self._scene
         bad = self._bad is not None
         if not bad and not precision.finds_overflow:
-            bad = self._check.is_bad(gradients_of(optimizer))
+            bad = self._check.is_bad(gradients)
         if scene.strategy.world_size > 1:
             bad = bool(scene.strategy.total(float(bad)))
         if not bad:
@@ -235,12 +247,14 @@ class DeviceGuard:
             self._bytes += _bytes_of(batch)
             self._batches.append(Suspect(None, kept, number, scene.progress.step + 1))
 
-    def step(self, optimizer: Optimizer, precision: Precision, take: Take) -> None:
+    def step(
+        self, gradients: list[Tensor], optimizer: Optimizer, precision: Precision, take: Take
+    ) -> None:
         """Take the step unless the device finds something that is not finite."""
         scene = self._scene
         found = torch.stack(self._flags).sum()
         if not precision.finds_overflow:
-            found = found + nonfinite_gradients(gradients_of(optimizer)).to(found.device)
+            found = found + nonfinite_gradients(gradients).to(found.device)
         if scene.strategy.world_size > 1:
             found = torch.as_tensor(scene.strategy.total(found))
         found = (found > 0).float()

@@ -20,11 +20,13 @@ class Plan:
         epochs: The number of the last epoch; None if unknown.
         total_steps: Optimizer steps from the first epoch to the last; None if unknown.
         done_steps: Optimizer steps that are done already.
+        batches_per_step: How many batches make an optimizer step.
     """
 
     epochs: int | None = None
     total_steps: int | None = None
     done_steps: int = 0
+    batches_per_step: int = 1
 
 
 class UpdatePart:
@@ -34,10 +36,12 @@ class UpdatePart:
         name: Its name among the parts of a checkpoint; empty for a part without a state.
         reevaluates: Whether it needs the gradients at other weights, and so keeps the batches of
             a step until the step is done.
+        reads_gradients: Whether it looks at gradients, which then stand in ``Parameter.grad``.
     """
 
     name = ""
     reevaluates = False
+    reads_gradients = False
 
     def begin(self, plan: Plan) -> None:
         """Prepare for a training, before its first hook."""

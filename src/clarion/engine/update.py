@@ -14,8 +14,9 @@ from clarion.callbacks.hooks import CallbackList
 from clarion.data.batch import Batch
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
+from clarion.engine.gates import gradients_of
 from clarion.engine.nonfinite import Guard, Unguarded
-from clarion.engine.parts import Plan, UpdatePart
+from clarion.engine.parts import Again, Plan, UpdatePart
 from clarion.engine.precision import Precision, ScaledMixed
 from clarion.engine.state import Progress
 from clarion.errors import InvalidArgumentError
@@ -106,13 +107,7 @@ class Update:
 
     def backward(self, loss: Tensor, share: float | Tensor) -> None:
         """Add the gradients of a loss, weighted by its share of the optimizer step."""
-        if isinstance(share, Tensor):
-            # A batch without any valid target has share 0 and loss nan, and adds nothing.
-            loss = torch.where(share > 0, loss * share.to(loss.dtype), 0.0)
-        elif share != 1.0:
-            loss = loss * share
-        if loss.ndim:  # the terms of several losses, each with its own share
-            loss = loss.sum()
+        loss = self._weighed(loss, share)
         self._precision.backward(loss)
         if self.window is not None:
             self._loss = self._loss + loss.detach()
@@ -124,20 +119,45 @@ class Update:
             repeat: What runs a batch of the ``window`` forward and backward at the present
                 weights; for updates that evaluate the gradients several times.
         """
-        hooks, done = self._hooks, self._progress.step
-        step = done + 1
         again = None if repeat is None else partial(self._again, repeat)
-        self._precision.finish_gradients(self.optimizer)
-        for before in self._before:
-            before(done, again)
-        if "on_optimizer_step_begin" in hooks:
-            hooks.fire("on_optimizer_step_begin", step)
+        step = self._prepare(again)
         if self._closure and again is not None:
             closure: Any = _Closure(self._loss, again)
             take = partial(self.optimizer.step, closure)
         else:
             take = partial(self._precision.step, self.optimizer)
-        self.guard.step(self.optimizer, self._precision, take)
+        gradients = gradients_of(self.optimizer)
+        self.guard.step(gradients, self.optimizer, self._precision, take)
+        self._finish(step)
+
+    def end_pass(self) -> None:
+        """End a train pass: say what is not yet said."""
+        self.guard.end_pass()
+
+    @staticmethod
+    def _weighed(loss: Tensor, share: float | Tensor) -> Tensor:
+        """Return what the gradient is taken of, shape ()."""
+        if isinstance(share, Tensor):
+            # A batch without any valid target has share 0 and loss nan, and adds nothing.
+            loss = torch.where(share > 0, loss * share.to(loss.dtype), 0.0)
+        elif share != 1.0:
+            loss = loss * share
+        # The terms of several losses have a share each.
+        return loss.sum() if loss.ndim else loss
+
+    def _prepare(self, again: Again | None) -> int:
+        """Let those act who wait for the gradients; return the number of the step."""
+        hooks, done = self._hooks, self._progress.step
+        self._precision.finish_gradients(self.optimizer)
+        for before in self._before:
+            before(done, again)
+        if "on_optimizer_step_begin" in hooks:
+            hooks.fire("on_optimizer_step_begin", done + 1)
+        return done + 1
+
+    def _finish(self, step: int) -> None:
+        """Count a step and tell those who wait for the new weights."""
+        hooks = self._hooks
         self._progress.step = step
         for after in self._after:
             after(step)

@@ -101,6 +101,8 @@ class CSVLogger(_RowLogger):
         'log.csv'
     """
 
+    only_watches = True
+
     def __init__(
         self,
         filename: str | os.PathLike[str],
@@ -136,6 +138,8 @@ class AtomicCSVLogger(_RowLogger):
         InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
             a column.
     """
+
+    only_watches = True
 
     def __init__(
         self,

@@ -68,6 +68,8 @@ class TensorBoardLogger(Logger):
         MissingDependencyError: If a directory is given and tensorboard is not installed.
     """
 
+    only_watches = True
+
     def __init__(self, writer: ScalarWriter | str | Path, split_train_val: bool = False) -> None:
         super().__init__(batch_granularity=False)
         self.writer = open_writer("TensorBoardLogger", writer)

@@ -20,6 +20,7 @@ from clarion.distributed.single import Single
 from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
+from clarion.engine.direct import DirectUpdate
 from clarion.engine.edges import edge_of
 from clarion.engine.engine import Engine
 from clarion.engine.gradient_checkpointing import checkpoint_blocks
@@ -205,7 +206,9 @@ class ModelBase:
         update = None
         if trains:
             optimizer = self._trainable_optimizer()
-            update = Update(
+            # Gradients that several ranks share meet on their way to Parameter.grad.
+            kind = DirectUpdate if self._strategy.world_size == 1 else Update
+            update = kind(
                 optimizer,
                 self._precision,
                 hooks,

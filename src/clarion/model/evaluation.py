@@ -198,7 +198,7 @@ class Evaluation(Fitting):
             batch = transformed(engine.batch_transform, batch)
             output = train_step(engine, batch, TRAIN, 1)
             if engine.update is not None:
-                engine.update.guard.end_pass()
+                engine.update.end_pass()
         return self._of_batch(output, return_pred, return_dict_format, convert_to_numpy)
 
     def _batch(self, x: Any, y: Any) -> Any:

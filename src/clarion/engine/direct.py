@@ -1,0 +1,119 @@
+"""The shortest way from a loss to new weights, taken where nobody needs the long one."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from clarion.callbacks.hooks import CallbackList
+from clarion.data.batch import Batch
+from clarion.engine.kernels import DirectStep, gradients_of
+from clarion.engine.nonfinite import Guard
+from clarion.engine.parts import Plan, UpdatePart
+from clarion.engine.precision import Precision, ScaledMixed
+from clarion.engine.state import Progress
+from clarion.engine.update import Update
+
+__all__ = ["DirectUpdate"]
+
+
+class DirectUpdate(Update):
+    """An update that asks autograd for the gradients and hands them to the optimizer's kernel.
+
+    Weights, optimizer state and logs are those of `Update`, bit for bit. The first step of each
+    pass is an ordinary one; those after it are direct if the optimizer allows it (`DirectStep.of`)
+    and each step has one batch. Where somebody may look at gradients between (callbacks inside a
+    pass, clipping), they stand in ``Parameter.grad`` as ever; else only those of the last step do.
+
+    Args: see `Update`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        precision: Precision,
+        hooks: CallbackList,
+        progress: Progress,
+        parts: Sequence[UpdatePart] = (),
+        guard: Guard | None = None,
+    ) -> None:
+        super().__init__(optimizer, precision, hooks, progress, parts, guard)
+        self._shares_gradients = hooks.acts_inside or any(part.reads_gradients for part in parts)
+        self._is_possible = False
+        self._is_due = False
+        self._direct: DirectStep | None = None
+        self._gradients: Sequence[Tensor | None] = ()
+
+    def begin(self, plan: Plan) -> None:
+        """Prepare for a training."""
+        super().begin(plan)
+        several = self.window is not None or plan.batches_per_step > 1
+        self._is_possible = not (several or isinstance(self._precision, ScaledMixed))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare for the train pass of an epoch."""
+        super().begin_epoch(epoch)
+        self._direct, self._is_due = None, self._is_possible
+
+    def clear(self) -> None:
+        """Forget the gradients of the step before."""
+        if self._direct is not None and not self._is_right(self._direct):
+            self._direct, self._is_due = None, True
+        if self._direct is None:
+            super().clear()
+        else:
+            self.guard.open()
+
+    def backward(self, loss: Tensor, share: float | Tensor) -> None:
+        """Take the gradients of a loss, weighted by its share of the optimizer step."""
+        if self._direct is None:
+            super().backward(loss, share)
+            return
+        self._gradients = gradients_of(self._weighed(loss, share), self._direct.parameters)
+        if self._shares_gradients:
+            self._share()
+
+    def apply(self, repeat: Callable[[Batch], None] | None = None) -> None:
+        """Step the optimizer: the gradients are complete."""
+        direct = self._direct
+        if direct is None:
+            super().apply(repeat)
+            if self._is_due:
+                self._is_due, self._direct = False, DirectStep.of(self.optimizer)
+            if self._direct is not None:
+                self._take_back(self._direct)
+            return
+        step = self._prepare(None)
+        if self._shares_gradients:
+            self._gradients = [p.grad for p in direct.parameters]
+        gradients = direct.fitting(self._gradients)
+        take: Callable[[], Any] = partial(direct, gradients or [])
+        if gradients is None:  # other parameters than before had a part in this loss
+            self._share()
+            gradients = [g for g in self._gradients if g is not None]
+            take = partial(self._precision.step, self.optimizer)
+        self.guard.step(gradients, self.optimizer, self._precision, take)
+        self._finish(step)
+
+    def end_pass(self) -> None:
+        """End a train pass; the gradients of its last step stay at the parameters."""
+        self._share()
+        self._direct, self._gradients = None, ()
+        super().end_pass()
+
+    def _is_right(self, direct: DirectStep) -> bool:
+        return direct.is_current() and (not self._shares_gradients or direct.has_all_trainable())
+
+    def _take_back(self, direct: DirectStep) -> None:
+        self._gradients = [p.grad for p in direct.parameters]
+        if not self._shares_gradients:
+            for parameter in direct.parameters:  # of the size of the network: not to be kept twice
+                parameter.grad = None
+
+    def _share(self) -> None:
+        """Put the gradients where everybody looks for them."""
+        if self._direct is not None:
+            for parameter, gradient in zip(self._direct.parameters, self._gradients, strict=True):
+                parameter.grad = gradient

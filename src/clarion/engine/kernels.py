@@ -1,0 +1,287 @@
+"""Gradients from autograd at first hand, and optimizer steps that are one call of a kernel."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Variable
+from torch.optim import SGD, Adam, AdamW, Optimizer, optimizer as torch_optimizer
+
+__all__ = ["DirectStep", "gradients_of"]
+
+_NUMBERS = ("lr", "eps", "weight_decay", "momentum", "dampening")
+_stride = Tensor.stride
+
+
+class DirectStep:
+    """Updates weights by one call of the optimizer's own kernel, on the optimizer's own state.
+
+    What is computed is what the optimizer's ``step`` computes, bit for bit; what is left out are
+    its wrappers, ``zero_grad`` and the gradients' way through ``Parameter.grad``. Made anew for
+    each pass, after a step of the ordinary way, which gives each parameter its state.
+
+    Args:
+        optimizer: The optimizer.
+        groups: What the kernels work on.
+        parameters: What gradients are asked for, in the order of the groups.
+
+    Attributes:
+        parameters: As above.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, groups: Sequence["_Group"], parameters: Sequence[Tensor]
+    ) -> None:
+        self.parameters = tuple(parameters)
+        self._optimizer = optimizer
+        self._built_on = optimizer.param_groups, optimizer.state
+        self._groups = [group for group in groups if group.parameters]
+        self._used = [p.grad is not None for p in parameters]
+        self._strides = [p.stride() for p in parameters if p.grad is not None]
+        self._no_grad = torch.no_grad()
+
+    @classmethod
+    def of(cls, optimizer: Any) -> "DirectStep | None":
+        """Return the direct step of an optimizer that has just made an ordinary one.
+
+        Args:
+            optimizer: The optimizer.
+
+        Returns:
+            None if it is none of torch's own with a kernel for all weights, if somebody hooked
+            into its step, or if some gradient is sparse, of another dtype or elsewhere.
+        """
+        if not _is_plain(optimizer):
+            return None
+        groups: list[_Group] = []
+        parameters: list[Tensor] = []
+        for options in optimizer.param_groups:
+            trainable = [p for p in options["params"] if p.requires_grad]
+            given = [p for p in trainable if p.grad is not None]
+            if any(map(_is_watched, trainable)) or not _fits_together(given):
+                return None
+            group = _group_of(optimizer, options, given)
+            if group is None:
+                return None
+            groups.append(group)
+            parameters += trainable
+        return cls(optimizer, groups, parameters) if any(g.parameters for g in groups) else None
+
+    def is_current(self) -> bool:
+        """Tell whether the optimizer still works with the state that the step was made for."""
+        groups, state = self._built_on
+        return self._optimizer.param_groups is groups and self._optimizer.state is state
+
+    def has_all_trainable(self) -> bool:
+        """Tell whether the optimizer's parameters that learn are those that gradients are for."""
+        learning = [
+            p for group in self._optimizer.param_groups for p in group["params"] if p.requires_grad
+        ]
+        return len(learning) == len(self.parameters) and all(
+            one is other for one, other in zip(learning, self.parameters, strict=True)
+        )
+
+    def fitting(self, gradients: Sequence[Tensor | None]) -> list[Tensor] | None:
+        """Return the gradients that are there, laid out in memory as their parameters are.
+
+        Args:
+            gradients: One for each of the parameters, None for those without.
+
+        Returns:
+            None if they are of other parameters than those that the step was made for.
+        """
+        if [gradient is not None for gradient in gradients] != self._used:
+            return None
+        there = [gradient for gradient in gradients if gradient is not None]
+        if list(map(_stride, there)) != self._strides:
+            # A kernel reads memory as it comes; what is already in order stays as it is.
+            owners = [p for p, used in zip(self.parameters, self._used, strict=True) if used]
+            there = [torch.empty_like(p).copy_(g) for p, g in zip(owners, there, strict=True)]
+        return there
+
+    def __call__(self, gradients: list[Tensor]) -> None:
+        """Update the weights, unless the optimizer's ``found_inf``, a flag on the device, is set.
+
+        Args:
+            gradients: What `fitting` returned.
+        """
+        optimizer: Any = self._optimizer
+        optimizer._opt_called = True  # what torch's schedulers ask for
+        found_inf = getattr(optimizer, "found_inf", None)
+        start = 0
+        with self._no_grad:
+            for group in self._groups:
+                end = start + len(group.parameters)
+                group.update(group, gradients[start:end], found_inf)
+                start = end
+
+
+def gradients_of(loss: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    """Return the gradient of a loss for each parameter, None where it does not depend on it.
+
+    Args:
+        loss: The loss, shape ().
+        parameters: Leaves that require a gradient.
+    """
+    if _run_backward is None:
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+    one = _ones.get((loss.dtype, loss.device))
+    if one is None:
+        one = _ones[loss.dtype, loss.device] = torch.ones_like(loss.detach())
+    gradients: tuple[Tensor | None, ...] = _run_backward(
+        (loss,), (one,), False, False, parameters, True, False
+    )
+    return gradients
+
+
+def find_engine() -> Callable[..., Any] | None:
+    """Return what ``torch.autograd.grad`` calls, which costs a fifth less without it around.
+
+    It is no public part of torch: if it is not there, or does not do what it did, None is returned,
+    and ``torch.autograd.grad`` itself is called.
+    """
+    run: Any = getattr(getattr(Variable, "_execution_engine", None), "run_backward", None)
+    try:
+        with torch.enable_grad():
+            leaf = torch.ones((), requires_grad=True)
+            other = torch.ones((), requires_grad=True)
+            found = run((leaf * 3.0,), (torch.ones(()),), False, False, (leaf, other), True, False)
+        works = len(found) == 2 and found[0].item() == 3.0 and found[1] is None
+    except Exception:
+        return None
+    return run if works and leaf.grad is None else None
+
+
+_run_backward = find_engine()
+_ones: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+
+@dataclass(slots=True)
+class _Group:
+    """What a kernel works on: a parameter group's options, parameters and states."""
+
+    update: Callable[["_Group", list[Tensor], Tensor | None], None]
+    options: dict[str, Any]
+    parameters: list[Tensor]
+    states: list[list[Tensor]] = field(default_factory=list)
+
+
+def _add(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
+    torch._foreach_add_(group.parameters, gradients, alpha=-group.options["lr"])
+
+
+def _fused_sgd(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
+    options = group.options
+    momenta = group.states[0] if group.states else []
+    torch._fused_sgd_(
+        group.parameters,
+        gradients,
+        momenta,
+        weight_decay=options["weight_decay"],
+        momentum=options["momentum"],
+        lr=options["lr"],
+        dampening=options["dampening"],
+        nesterov=options["nesterov"],
+        maximize=options["maximize"],
+        is_first_step=False,
+        grad_scale=None,
+        found_inf=found_inf,
+    )
+
+
+def _fused_adam(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
+    options = group.options
+    first, second, steps = group.states
+    kernel = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
+    torch._foreach_add_(steps, 1)
+    kernel(
+        group.parameters,
+        gradients,
+        first,
+        second,
+        [],
+        steps,
+        lr=options["lr"],
+        beta1=options["betas"][0],
+        beta2=options["betas"][1],
+        weight_decay=options["weight_decay"],
+        eps=options["eps"],
+        amsgrad=False,
+        maximize=options["maximize"],
+        grad_scale=None,
+        found_inf=found_inf,
+    )
+    if found_inf is not None:
+        torch._foreach_sub_(steps, [found_inf] * len(steps))
+
+
+def _group_of(optimizer: Any, options: dict[str, Any], given: list[Tensor]) -> _Group | None:
+    """Return what the kernel of a parameter group works on; None if there is no such kernel."""
+    numbers = [*(options.get(name) for name in _NUMBERS), *options.get("betas", ())]
+    if any(isinstance(number, Tensor) for number in numbers):
+        return None
+    if type(optimizer) is SGD:
+        if options["fused"]:
+            names = ["momentum_buffer"] if options["momentum"] else []
+            return _with_states(_Group(_fused_sgd, options, given), optimizer, names)
+        plain = not (options["momentum"] or options["weight_decay"] or options["maximize"])
+        return _Group(_add, options, given) if plain else None
+    if not options["fused"] or options["amsgrad"] or "decoupled_weight_decay" not in options:
+        return None
+    names = ["exp_avg", "exp_avg_sq", "step"]
+    return _with_states(_Group(_fused_adam, options, given), optimizer, names)
+
+
+def _with_states(group: _Group, optimizer: Any, names: list[str]) -> _Group | None:
+    for name in names:
+        states = [optimizer.state.get(p, {}).get(name) for p in group.parameters]
+        if not all(isinstance(one, Tensor) for one in states):
+            return None
+        group.states.append(states)
+    return group
+
+
+def _is_plain(optimizer: Any) -> bool:
+    """Tell whether an optimizer is one of torch's own, and its step nobody's but torch's."""
+    if type(optimizer) not in (SGD, Adam, AdamW):
+        return False
+    own = vars(optimizer).get("step")
+    if own is not None and not _counts_only(own, type(optimizer)):
+        return False
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        torch_optimizer._global_optimizer_pre_hooks,
+        torch_optimizer._global_optimizer_post_hooks,
+    )
+    return not any(hooks) and not any(
+        options.get(name)
+        for options in optimizer.param_groups
+        for name in ("differentiable", "capturable")
+    )
+
+
+def _counts_only(step: Any, cls: type[Optimizer]) -> bool:
+    """Tell whether a step is the optimizer's own, wrapped by a scheduler of torch that counts."""
+    counts = getattr(step, "_wrapped_by_lr_sched", False) is True
+    return counts and getattr(step, "__wrapped__", None) is cls.step
+
+
+def _is_watched(parameter: Tensor) -> bool:
+    """Tell whether somebody hooked into the gradient of a parameter."""
+    after = getattr(parameter, "_post_accumulate_grad_hooks", None)
+    return bool(parameter._backward_hooks) or bool(after)
+
+
+def _fits_together(parameters: Sequence[Tensor]) -> bool:
+    """Tell whether one kernel can take these parameters and their gradients."""
+    kinds = set()
+    for parameter in parameters:
+        gradient = parameter.grad
+        assert gradient is not None
+        if gradient.layout is not torch.strided or not parameter.is_floating_point():
+            return False
+        kinds.add((parameter.device, parameter.dtype))
+    return len(kinds) <= 1

@@ -1,0 +1,261 @@
+"""A direct step changes weights, optimizer state and logs as the ordinary one does, bit for bit."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import clarion.engine.kernels as kernels
+import clarion.model.base as base
+from clarion import Callback, Model
+from clarion.engine.direct import DirectUpdate
+from clarion.engine.kernels import DirectStep, gradients_of
+from clarion.engine.update import Update
+
+X = torch.randn(52, 6, generator=torch.Generator().manual_seed(0))
+Y = (X.sum(1) > 0).long()
+
+
+class Towers(nn.Module):
+    """Two towers of which a batch uses one or both, and a layer that is never used."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.idle = nn.Linear(6, 2), nn.Linear(6, 2), nn.Linear(6, 2)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        towers = [(self.left, self.right), (self.left,), (self.right,)][self.calls % 3]
+        return sum(tower(x) for tower in towers)
+
+
+class Expanded(nn.Module):
+    """A parameter whose gradient autograd returns as one number seen several times."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.shift = nn.Linear(6, 2), nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return self.linear(x) + torch.stack([self.shift.sum(), torch.zeros(())])
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2))
+
+
+def train(network, optimizer, monkeypatch, *, direct, **options):
+    """Train a copy of the network; return the model and its history without times."""
+    torch.manual_seed(1)
+    model = Model(copy.deepcopy(network), optimizer, "cross_entropy", batch_metrics=["acc"])
+    taken = []
+    with monkeypatch.context() as patch:
+        if not direct:
+            patch.setattr(base, "DirectUpdate", Update)
+        call = DirectStep.__call__
+        patch.setattr(DirectStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
+        history = model.fit(X, Y, batch_size=8, epochs=3, verbose=False, **options)
+    for row in history:
+        row.pop("time")
+    return model, history, len(taken)
+
+
+def assert_equal_state(one, other):
+    for (name, mine), theirs in zip(
+        one.network.state_dict().items(), other.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(mine, theirs), name
+    mine, theirs = one.optimizer.state_dict(), other.optimizer.state_dict()
+    assert mine["param_groups"] == theirs["param_groups"]
+    assert mine["state"].keys() == theirs["state"].keys()
+    for key, state in mine["state"].items():
+        for name, value in state.items():
+            expected = theirs["state"][key][name]
+            assert torch.equal(value, expected) if value is not None else expected is None
+
+
+OPTIMIZERS = {
+    "sgd by name": "sgd",
+    "momentum": {"optim": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    "adam by name": "adam",
+    "adamw with groups": {"optim": "adamw", "lr": 1e-2, "decay_biases_and_norms": False},
+    "schedule and average": {
+        "optim": "adamw",
+        "schedule": "cosine",
+        "warmup": 0.1,
+        "average": "ema",
+    },
+    "clipping": {"optim": "adam", "clip_norm": 0.1},
+    "freezing": {"optim": "adam", "freeze": {"0.*": 2}},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_the_direct_step_equals_the_ordinary_one(optimizer, monkeypatch):
+    network = mlp()
+    direct, history, taken = train(network, optimizer, monkeypatch, direct=True)
+    ordinary, expected, none = train(network, optimizer, monkeypatch, direct=False)
+    assert (taken, none) == (3 * 6, 0)
+    assert history == expected
+    assert_equal_state(direct, ordinary)
+
+
+@pytest.mark.parametrize("network", [Towers(), Expanded()], ids=["towers", "expanded"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_parameters_without_gradients_and_gradients_in_another_layout(
+    network, optimizer, monkeypatch
+):
+    direct, history, taken = train(network, optimizer, monkeypatch, direct=True)
+    ordinary, expected, _ = train(network, optimizer, monkeypatch, direct=False)
+    assert taken
+    assert history == expected
+    assert_equal_state(direct, ordinary)
+
+
+def ready(cls, **options):
+    return lambda network: cls(network.parameters(), lr=0.1, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "is_direct"),
+    [
+        (ready(torch.optim.SGD), True),
+        (ready(torch.optim.SGD, momentum=0.5), False),
+        (ready(torch.optim.SGD, foreach=True), True),
+        (ready(torch.optim.Adam), False),
+        (ready(torch.optim.AdamW, fused=True), True),
+        (ready(torch.optim.AdamW, fused=True, amsgrad=True), False),
+        (ready(torch.optim.RMSprop), False),
+    ],
+)
+def test_an_optimizer_of_the_user_s_own_equals_a_loop_by_hand(make, is_direct, monkeypatch):
+    by_hand = mlp()
+    network = copy.deepcopy(by_hand)
+    calls = []
+    call = DirectStep.__call__
+    monkeypatch.setattr(DirectStep, "__call__", lambda *args: (calls.append(1), call(*args))[1])
+    Model(network, make(network), "cross_entropy").fit_generator(
+        list(zip(X.split(8), Y.split(8), strict=True)), epochs=2, verbose=False
+    )
+    optimizer = make(by_hand)
+    for _ in range(2):
+        for x, y in zip(X.split(8), Y.split(8), strict=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(by_hand(x), y).backward()
+            optimizer.step()
+    assert bool(calls) == is_direct
+    for mine, theirs in zip(network.parameters(), by_hand.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+        assert torch.equal(mine.grad, theirs.grad)
+
+
+class Watch(Callback):
+    """Keeps the gradients that stand at the parameters, and may act on them."""
+
+    def __init__(self, act=lambda model: None):
+        self.seen, self.act = [], act
+
+    def on_backward_end(self, batch_number):
+        self.seen.append([p.grad.clone() for p in self.model.network.parameters()])
+        self.act(self.model)
+
+
+def replace_gradients(model):
+    for parameter in model.network.parameters():
+        parameter.grad = parameter.grad.clamp(-0.01, 0.01)
+
+
+@pytest.mark.parametrize("act", [lambda model: None, replace_gradients])
+def test_callbacks_find_gradients_and_may_change_them(act, monkeypatch):
+    network = mlp()
+    seen, expected = Watch(act), Watch(act)
+    direct, _, taken = train(network, "adam", monkeypatch, direct=True, callbacks=[seen])
+    ordinary, _, _ = train(network, "adam", monkeypatch, direct=False, callbacks=[expected])
+    assert taken
+    assert_equal_state(direct, ordinary)
+    for mine, theirs in zip(seen.seen, expected.seen, strict=True):
+        assert all(map(torch.equal, mine, theirs))
+
+
+class Meddle(Callback):
+    """Loads an optimizer state, and freezes a layer, in the middle of an epoch."""
+
+    def on_train_batch_end(self, batch_number, logs):
+        if batch_number == 3:
+            self.model.optimizer.load_state_dict(copy.deepcopy(self.model.optimizer.state_dict()))
+        self.model.network[0].requires_grad_(batch_number not in (4, 5))
+
+
+def test_what_changes_under_way_is_noticed(monkeypatch):
+    network = mlp()
+    direct, history, taken = train(network, "adam", monkeypatch, direct=True, callbacks=[Meddle()])
+    ordinary, expected, _ = train(network, "adam", monkeypatch, direct=False, callbacks=[Meddle()])
+    assert taken
+    assert history == expected
+    assert_equal_state(direct, ordinary)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batches_per_step": 2}, {"hook": "step"}, {"hook": "parameter"}, {"hook": "after"}]
+)
+def test_whoever_hooks_into_the_step_gets_the_ordinary_one(options, monkeypatch):
+    network, calls = mlp(), []
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    hook = options.pop("hook", None)
+    if hook == "step":
+        optimizer.register_step_post_hook(lambda *args: calls.append(1))
+    if hook == "parameter":
+        network[0].weight.register_hook(lambda gradient: calls.append(1))
+    if hook == "after":
+        network[0].weight.register_post_accumulate_grad_hook(lambda parameter: calls.append(1))
+    monkeypatch.setattr(DirectStep, "__call__", lambda *args: pytest.fail("a direct step"))
+    model = Model(network, optimizer, "cross_entropy")
+    model.fit(X, Y, batch_size=13, epochs=1, verbose=False, **options)
+    assert len(calls) == (4 if hook else 0)
+
+
+def test_torch_s_schedulers_are_told_of_each_step(monkeypatch):
+    network = mlp()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    taken = []
+    call = DirectStep.__call__
+    monkeypatch.setattr(DirectStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
+    Model(network, optimizer, "cross_entropy").fit(X, Y, batch_size=13, epochs=1, verbose=False)
+    assert len(taken) == 3
+    scheduler.step()  # warns, which is an error here, if it was not told
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(monkeypatch):
+    x = X.clone()
+    x[40] = torch.nan
+    network = mlp()
+    model = Model(network, "adam", "cross_entropy", on_nonfinite="skip")
+    with pytest.warns(UserWarning, match="1 optimizer step left out"):
+        model.fit(x, Y, batch_size=8, epochs=1, verbose=False)
+    assert all(p.isfinite().all() for p in network.parameters())
+    assert model.progress.skipped == 1
+
+
+def test_torch_still_has_the_engine_that_is_called():
+    assert kernels.find_engine() is not None
+
+
+def test_without_the_engine_gradients_come_from_autograd_grad(monkeypatch):
+    leaf, other = torch.tensor(2.0, requires_grad=True), torch.ones(3, requires_grad=True)
+    first = gradients_of(leaf**2, (leaf, other))
+    monkeypatch.setattr(kernels, "_run_backward", None)
+    second = gradients_of(leaf**2, (leaf, other))
+    assert first == second == (torch.tensor(4.0), None)
+    monkeypatch.setattr(kernels.Variable, "_execution_engine", None)
+    assert kernels.find_engine() is None
+
+
+def test_single_batches_are_trained_the_ordinary_way():
+    network = mlp()
+    model = Model(network, "adam", "cross_entropy")
+    model.train_on_batch(X, Y)
+    assert all(p.grad is not None for p in network.parameters())
+    assert issubclass(DirectUpdate, Update)
