@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.optim import SGD, Adam, AdamW, Optimizer, optimizer as torch_optimizer
 
-__all__ = ["DirectStep", "gradients_of"]
+__all__ = ["DirectStep", "find_engine", "gradients_of"]
 
 _NUMBERS = ("lr", "eps", "weight_decay", "momentum", "dampening")
 _stride = Tensor.stride
