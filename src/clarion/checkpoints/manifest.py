@@ -50,14 +50,23 @@ class Manifest:
     format: int = FORMAT
 
     @classmethod
-    def of(cls, directory: Path, info: dict[str, Any]) -> "Manifest":
-        """Return the manifest of the files that are in ``directory`` now."""
+    def of(
+        cls, directory: Path, info: dict[str, Any], settings: dict[str, Any] | None = None
+    ) -> "Manifest":
+        """Return the manifest of the files that are in ``directory`` now.
+
+        Args:
+            directory: Where they are.
+            info: See the attribute.
+            settings: What ``environment`` returned in the thread that trains; its answer now if
+                None. The number of threads is one of each thread's own.
+        """
         files = {
             path.name: FileEntry(path.stat().st_size, checksum(path))
             for path in sorted(directory.iterdir())
             if path.name != MANIFEST
         }
-        return cls(files, info, environment())
+        return cls(files, info, environment() if settings is None else settings)
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":

@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from clarion.checkpoints.async_writer import wait_for_writes
 from clarion.checkpoints.manifest import Manifest, NewerFormatError
 from clarion.checkpoints.structure import decode
 from clarion.checkpoints.writer import STATE, previous_of
@@ -38,6 +39,8 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Check every file of a checkpoint and return what it holds, tensors on the CPU.
 
+    One that this process is writing is waited for.
+
     Args:
         directory: Where it stands.
         parts: The parts to read; all if None.
@@ -47,6 +50,7 @@ def read_checkpoint(
         CheckpointError: If a file is missing or broken, or a newer clarion wrote it.
     """
     directory = Path(directory)
+    wait_for_writes(directory)
     if not directory.is_dir():
         raise MissingFileError(f'There is no checkpoint directory "{directory}".')
     manifest = Manifest.read(directory)
@@ -80,6 +84,7 @@ def read_newest(directory: str | os.PathLike[str]) -> Checkpoint | None:
         CheckpointError: If all there are are broken, or a newer clarion wrote them.
     """
     directory = Path(directory)
+    wait_for_writes(directory)
     previous = previous_of(directory)
     if not directory.exists():
         # A kill between the two renames leaves only the previous one.

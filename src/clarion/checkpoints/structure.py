@@ -11,12 +11,17 @@ from torch import Tensor
 
 from clarion.errors import CheckpointError
 
-__all__ = ["decode", "encode"]
+__all__ = ["Take", "decode", "encode"]
+
+Take = Callable[[str, Tensor], Tensor]
+"""What gives the tensor to be kept for one that was found, called with its name among them."""
 
 _DICTS: dict[str, type] = {"$ordered": OrderedDict, "$counter": Counter}
 
 
-def encode(value: Any, name: str = "state") -> tuple[Any, dict[str, Tensor]]:
+def encode(
+    value: Any, name: str = "state", take: Take | None = None
+) -> tuple[Any, dict[str, Tensor]]:
     """Split nested values into what JSON can hold and the tensors in them.
 
     Dicts (keys: str, int, float, bool, None, tuples of these), ``OrderedDict``, ``Counter``,
@@ -26,15 +31,16 @@ def encode(value: Any, name: str = "state") -> tuple[Any, dict[str, Tensor]]:
     Args:
         value: What is to be kept.
         name: What the value is called in an error.
+        take: What gives the tensors to be kept: detached, on the CPU, contiguous. If None they
+            share memory with the originals where they can.
 
     Returns:
-        The JSON value, and the tensors by the names that stand in it: detached, on the CPU,
-        contiguous; they share memory with the originals where they can.
+        The JSON value, and the tensors by the names that stand in it.
 
     Raises:
         CheckpointError: If something else is found; it names the place and the type.
     """
-    encoder = _Encoder()
+    encoder = _Encoder(take or _on_cpu)
     return encoder.encode(value, name, ""), encoder.tensors
 
 
@@ -58,8 +64,9 @@ def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
 class _Encoder:
     """Walks through nested values and collects their tensors."""
 
-    def __init__(self) -> None:
+    def __init__(self, take: Take) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self._take = take
 
     def encode(self, value: Any, name: str, path: str) -> Any:
         if value is None or isinstance(value, bool | str):
@@ -91,16 +98,16 @@ class _Encoder:
                 f'The tensor "{path.lstrip(".")}" is {value.layout}, {value.dtype}; a checkpoint '
                 "holds dense tensors: return tensor.to_dense() or tensor.dequantize()."
             )
-        value = value.detach().cpu().contiguous()
+        value = value.detach()
         if value.is_complex():
-            return {"$complex": self._keep(torch.view_as_real(value), path)}
+            return {"$complex": self._keep(torch.view_as_real(value.resolve_conj()), path)}
         return {"$tensor": self._keep(value, path)}
 
     def _keep(self, value: Tensor, path: str) -> str:
         name = path.lstrip(".") or "tensor"
         while name in self.tensors:
             name += "_"
-        self.tensors[name] = value
+        self.tensors[name] = self._take(name, value)
         return name
 
     def _numpy(self, value: Any, name: str, path: str) -> Any:
@@ -122,6 +129,10 @@ class _Encoder:
             return items
         pairs = [[self.encode(key, f"a key of {name}", ""), item] for key, item in items.items()]
         return {kind or "$dict": pairs}
+
+
+def _on_cpu(name: str, tensor: Tensor) -> Tensor:
+    return tensor.cpu().contiguous()
 
 
 def _pairs(kind: Callable[[Any], Any]) -> Callable[[Any, dict[str, Tensor]], Any]:

@@ -16,9 +16,12 @@ from clarion.checkpoints.manifest import Manifest
 from clarion.checkpoints.structure import encode
 from clarion.errors import CheckpointError
 
-__all__ = ["STATE", "previous_of", "write_checkpoint"]
+__all__ = ["STATE", "Encoded", "previous_of", "write_checkpoint", "write_encoded"]
 
 STATE = "state.json"
+
+Encoded = Mapping[str, tuple[Any, dict[str, Tensor]]]
+"""What ``encode`` returned for each part, by its name."""
 
 
 def write_checkpoint(
@@ -46,9 +49,25 @@ def write_checkpoint(
         CheckpointError: If a part holds what a checkpoint cannot, or the disk refuses. What stood
             in ``directory`` is untouched then.
     """
-    directory = Path(directory)
-    aside = directory.with_name(directory.name + ".tmp")
     encoded = {part: encode(value, part) for part, value in state.items()}
+    return write_encoded(Path(directory), encoded, dict(info or {}))
+
+
+def write_encoded(
+    directory: Path,
+    encoded: Encoded,
+    info: dict[str, Any],
+    settings: dict[str, Any] | None = None,
+) -> Manifest:
+    """Do what ``write_checkpoint`` does, with the parts encoded already; see there.
+
+    Args:
+        directory: Where the checkpoint shall stand.
+        encoded: The parts; their tensors must not change until this returns.
+        info: Plain values for the manifest.
+        settings: See ``Manifest.of``.
+    """
+    aside = directory.with_name(directory.name + ".tmp")
     try:
         aside.parent.mkdir(parents=True, exist_ok=True)
         _remove(aside)
@@ -58,7 +77,8 @@ def write_checkpoint(
                 _write_tensors(aside / f"{part}.safetensors", tensors)
         text = json.dumps({part: plain for part, (plain, _) in encoded.items()}, allow_nan=False)
         write_flushed(aside / STATE, lambda file: file.write(text.encode()))
-        manifest = Manifest.of(aside, dict(info or {}))
+        _share(aside)
+        manifest = Manifest.of(aside, info, settings)
         manifest.write(aside)
         flush_directory(aside)
         _take_place(aside, directory)
@@ -102,7 +122,14 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         os.fsync(file.fileno())
 
 
-def _needed(encoded: Mapping[str, tuple[Any, dict[str, Tensor]]]) -> str:
+def _share(directory: Path) -> None:
+    """Let everybody read the tensors who may read the rest; safetensors allows nobody else."""
+    mode = (directory / STATE).stat().st_mode
+    for path in directory.glob("*.safetensors"):
+        path.chmod(mode)
+
+
+def _needed(encoded: Encoded) -> str:
     """Return how many megabytes the tensors take."""
     size = sum(x.nbytes for _, tensors in encoded.values() for x in tensors.values())
     return f"{size / 1e6:.1f}"
