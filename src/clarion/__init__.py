@@ -48,7 +48,8 @@ _MODULES = {
     "clarion.engine.optimizers": "get_optimizer",
     "clarion.engine.profile": "Profile",
     "clarion.errors": (
-        "CheckpointError ClarionError DataError InvalidArgumentError InvalidTypeError "
+        "CheckpointError ClarionError DataError DirectoryInUseError InvalidArgumentError "
+        "InvalidTypeError "
         "LengthMismatchError MissingDependencyError MissingFileError MissingMonitorError "
         "NonFiniteError StepError UnknownArgumentError UnknownNameError"
     ),

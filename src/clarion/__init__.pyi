@@ -81,6 +81,7 @@ from clarion.errors import (
     CheckpointError as CheckpointError,
     ClarionError as ClarionError,
     DataError as DataError,
+    DirectoryInUseError as DirectoryInUseError,
     InvalidArgumentError as InvalidArgumentError,
     InvalidTypeError as InvalidTypeError,
     LengthMismatchError as LengthMismatchError,

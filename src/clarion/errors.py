@@ -7,6 +7,7 @@ __all__ = [
     "CheckpointError",
     "ClarionError",
     "DataError",
+    "DirectoryInUseError",
     "InvalidArgumentError",
     "InvalidTypeError",
     "LengthMismatchError",
@@ -69,6 +70,10 @@ class NonFiniteError(ClarionError, ArithmeticError):
 
 class CheckpointError(ClarionError, RuntimeError):
     """A checkpoint cannot be written, read, or applied."""
+
+
+class DirectoryInUseError(ClarionError, RuntimeError):
+    """Another training uses the directory."""
 
 
 class MissingFileError(ClarionError, FileNotFoundError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from clarion.checkpoints.files import flush_directory
+from clarion.checkpoints.files import flush_directory, free_megabytes
 
 __all__ = ["atomic_lambda_save", "open_file"]
 
@@ -51,7 +51,9 @@ def atomic_lambda_save(
     args = list(args)  # perhaps needed twice
     try:
         _fill(fd, save_lambda, args)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            _explain(error, target, temporary)
         _remove(temporary)
         raise
     try:
@@ -81,6 +83,17 @@ def _fill(fd: IO[Any], save_lambda: Callable[..., Any], args: Iterable[Any]) -> 
         fd.flush()
         with contextlib.suppress(OSError):  # pipes and some disks flush nothing
             os.fsync(fd.fileno())
+
+
+def _explain(error: OSError, target: Path, temporary: Path) -> None:
+    """Name the file in the error of a disk that refuses it, and what there was room for."""
+    if error.filename is None:
+        error.filename = str(target)
+    size = temporary.stat().st_size / 1e6
+    error.add_note(
+        f"It failed after {size:.1f} MB; {free_megabytes(target.parent)} MB are free on this disk. "
+        f'"{target.name}" is as it was before.'
+    )
 
 
 def _remove(path: Path) -> None:

@@ -2,14 +2,24 @@
 
 import contextlib
 import os
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import torch
 
 from clarion.errors import MissingFileError
 
-__all__ = ["checksum", "flush_directory", "replace_file", "write_flushed"]
+__all__ = [
+    "checksum",
+    "flush_directory",
+    "free_megabytes",
+    "replace_file",
+    "save_with_torch",
+    "write_flushed",
+]
 
 _CHUNK = 1 << 20
 
@@ -55,6 +65,28 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.unlink()
         raise
     flush_directory(path.parent)
+
+
+def save_with_torch(value: Any, file: str | os.PathLike[str] | IO[bytes]) -> None:
+    """Save with ``torch.save``, which hides an error of the disk behind one of its own.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    try:
+        torch.save(value, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def free_megabytes(directory: Path) -> str:
+    """Return how many megabytes are free on the disk of ``directory``, ``"?"`` if unknown."""
+    try:
+        return f"{shutil.disk_usage(directory).free / 1e6:.1f}"
+    except OSError:
+        return "?"
 
 
 def flush_directory(directory: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clarion.checkpoints.files import save_with_torch
 from clarion.errors import CheckpointError
 
 __all__ = [
@@ -47,7 +48,7 @@ def save_random_states(f: str | os.PathLike[str] | IO[bytes]) -> None:
     Args:
         f: A path or a binary file object. ``load_random_states`` reads it.
     """
-    torch.save(
+    save_with_torch(
         {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),

@@ -51,8 +51,10 @@ def read_checkpoint(
     """
     directory = Path(directory)
     wait_for_writes(directory)
-    if not directory.is_dir():
+    if not directory.exists():
         raise MissingFileError(f'There is no checkpoint directory "{directory}".')
+    if not directory.is_dir():
+        raise CheckpointError(f'"{directory}" is a file where a checkpoint has a directory.')
     manifest = Manifest.read(directory)
     manifest.verify(directory)
     try:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors, save as save_safetensors
 from torch import Tensor
 
-from clarion.checkpoints.files import replace_file
+from clarion.checkpoints.files import replace_file, save_with_torch
 from clarion.errors import CheckpointError, InvalidTypeError, MissingFileError
 
 __all__ = ["load_state", "plain_numbers", "save_state"]
@@ -51,7 +51,7 @@ def save_state(state: Mapping[str, Any], f: str | os.PathLike[str] | IO[bytes]) 
         _write(f, lambda file: file.write(blob))
     else:
         plain = plain_numbers(state)
-        _write(f, lambda file: torch.save(plain, file))
+        _write(f, lambda file: save_with_torch(plain, file))
 
 
 def load_state(f: str | os.PathLike[str] | IO[bytes]) -> Any:

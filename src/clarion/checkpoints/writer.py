@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clarion.checkpoints.files import flush_directory, write_flushed
+from clarion.checkpoints.files import flush_directory, free_megabytes, write_flushed
 from clarion.checkpoints.manifest import Manifest
 from clarion.checkpoints.structure import encode
 from clarion.errors import CheckpointError
@@ -87,7 +87,8 @@ def write_encoded(
             _remove(aside)
         raise CheckpointError(
             f'The checkpoint "{directory}" cannot be written: {error}. It needs '
-            f"{_needed(encoded)} MB, {_free(aside.parent)} MB are free. The one before it is kept."
+            f"{_needed(encoded)} MB, {free_megabytes(aside.parent)} MB are free on its disk. "
+            "The one before it is kept."
         ) from error
     return manifest
 
@@ -133,14 +134,6 @@ def _needed(encoded: Encoded) -> str:
     """Return how many megabytes the tensors take."""
     size = sum(x.nbytes for _, tensors in encoded.values() for x in tensors.values())
     return f"{size / 1e6:.1f}"
-
-
-def _free(directory: Path) -> str:
-    """Return how many megabytes are free on the disk of ``directory``, ``"?"`` if unknown."""
-    try:
-        return f"{shutil.disk_usage(directory).free / 1e6:.1f}"
-    except OSError:
-        return "?"
 
 
 def _remove(path: Path) -> None:

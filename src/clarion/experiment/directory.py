@@ -24,6 +24,7 @@ class ExperimentDirectory:
         tensorboard_directory: The same for TensorBoard.
         plots_directory: A figure of each column of the log.
         checkpoint_directory: The training checkpoint that decides where a training goes on.
+        lock_filename: Who trains here at the moment.
     """
 
     BEST_CHECKPOINT_FILENAME = "checkpoint_epoch_{epoch}.ckpt"
@@ -37,6 +38,7 @@ class ExperimentDirectory:
     PLOTS_DIRECTORY = "plots"
     TEST_LOG_FILENAME = "{name}_log.tsv"
     CHECKPOINT_DIRECTORY = os.path.join("checkpoints", "last")
+    LOCK_FILENAME = os.path.join("checkpoints", "lock")
 
     directory: str
 
@@ -57,6 +59,7 @@ class ExperimentDirectory:
         self.plots_directory = self.get_path(self.PLOTS_DIRECTORY)
         self.test_log_filename = self.get_path(self.TEST_LOG_FILENAME)
         self.checkpoint_directory = self.get_path(self.CHECKPOINT_DIRECTORY)
+        self.lock_filename = self.get_path(self.LOCK_FILENAME)
 
     def moved_to(self, directory: str) -> Self:
         """Return a copy whose files are elsewhere."""

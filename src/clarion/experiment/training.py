@@ -1,9 +1,9 @@
 """A training in a directory: what listens, where it starts, what is left behind."""
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from clarion.callbacks.checkpoint import (
     RandomStatesCheckpoint,
 )
 from clarion.callbacks.periodic import PeriodicSaveLambda
+from clarion.checkpoints.lock import DirectoryLock
 from clarion.console import is_first_rank, say
 from clarion.errors import (
     InvalidArgumentError,
@@ -30,6 +31,7 @@ from clarion.experiment.history import read_log
 from clarion.experiment.plotting import save_plots
 from clarion.experiment.resume import ResumePoint, resume
 from clarion.experiment.training_checkpoint import TrainingCheckpoint
+from clarion.experiment.trouble import DiskTrouble
 from clarion.loggers.csv import AtomicCSVLogger
 from clarion.loggers.tensorboard import TensorBoardLogger
 from clarion.model import Model
@@ -104,6 +106,9 @@ def train(
 
     Returns:
         The history of the epochs that were run now.
+
+    Raises:
+        DirectoryInUseError: If another process trains in the directory.
     """
     _check_monitor(model, monitor, run)
     if directory is None:
@@ -115,15 +120,33 @@ def train(
             "initial_epoch is decided by the experiment, which goes on where its directory ended. "
             "Leave it out, or use another directory to begin anew."
         )
-    os.makedirs(directory.directory, exist_ok=True)
+    lock = DirectoryLock(directory.lock_filename)
+    # One of several ranks stands for all.
+    with lock if is_first_rank() else nullcontext():
+        return _train_in(directory, lock, model, monitor, run, options)
+
+
+def _train_in(
+    directory: ExperimentDirectory,
+    lock: DirectoryLock,
+    model: Model,
+    monitor: Monitor,
+    run: Run,
+    options: TrainOptions,
+) -> _History:
     logger = AtomicCSVLogger(directory.log_filename, separator="\t")
     savers = [logger, *_savers(directory, monitor, options, run.verbose)]
-    others = [*_schedulers(directory, options), *(options.callbacks or [])]
+    schedulers = _schedulers(directory, options)
+    others = [*schedulers, *(options.callbacks or [])]
     loaders = [*run.data, run.arguments.get("dataloader_kwargs") or {}]
-    last = TrainingCheckpoint(directory.checkpoint_directory, [*savers, *others], loaders)
+    trouble = DiskTrouble()
+    last = TrainingCheckpoint(
+        directory.checkpoint_directory, [*savers, *others], loaders, trouble=trouble, lock=lock
+    )
     point = resume(model, directory, [*savers, *others], last, verbose=run.verbose)
     logger.append = point.epoch > 0
-    callbacks = [*savers, *_tensorboard(directory, options), *others, last]
+    own = [*savers, *_tensorboard(directory, options), *schedulers]
+    callbacks = [*map(trouble.outlived_by, own), *(options.callbacks or []), last]
     first = point.epoch + 1
     arguments = {**run.arguments, **_when_done(point, run.arguments, run.verbose)}
     try:

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clarion.callbacks.base import Callback
+from clarion.checkpoints.async_writer import BackgroundWriter
+from clarion.checkpoints.lock import DirectoryLock
 from clarion.checkpoints.random import RandomState
 from clarion.checkpoints.structure import encode
-from clarion.checkpoints.writer import write_checkpoint
 from clarion.console import is_first_rank
 from clarion.engine.state import TrainState
 from clarion.errors import CheckpointError
 from clarion.experiment.loaders import LoaderState
+from clarion.experiment.trouble import DiskTrouble
 from clarion.model import Model
 
 __all__ = ["TrainingCheckpoint"]
@@ -21,12 +23,15 @@ __all__ = ["TrainingCheckpoint"]
 class TrainingCheckpoint(Callback):
     """Writes the training checkpoint after each epoch; it has to be the last of the callbacks.
 
-    What the other callbacks remember is saved as it is after their ``on_epoch_end``.
+    What the other callbacks remember is saved as it is after their ``on_epoch_end``. The file is
+    written in the background; it is waited for when the training ends, by an error too.
 
     Args:
         directory: Where the checkpoint stands; the one before is kept beside it.
         callbacks: The other callbacks of the training; those with a state are saved.
         loaders: What the data comes from: loaders, samplers, generators, or mappings of them.
+        trouble: Where errors of the disk are kept, those of other files too.
+        lock: What has to be held whenever something is written; None if that needs no check.
     """
 
     def __init__(
@@ -34,8 +39,14 @@ class TrainingCheckpoint(Callback):
         directory: str | os.PathLike[str],
         callbacks: Iterable[Callback],
         loaders: Iterable[Any] = (),
+        *,
+        trouble: DiskTrouble | None = None,
+        lock: DirectoryLock | None = None,
     ) -> None:
         self.directory = directory
+        self._writer = BackgroundWriter(directory)
+        self._trouble = trouble or DiskTrouble()
+        self._lock = lock
         self._callbacks = list(callbacks)
         self._loaders = LoaderState(loaders)
         self._random: dict[str, Any] | None = None
@@ -61,21 +72,52 @@ class TrainingCheckpoint(Callback):
         self._without_misfits(self.state_of(self.model).parts["callbacks"].state_dict())
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
-        """Write the checkpoint.
+        """Begin to write the checkpoint."""
+        self.save("epoch")
+
+    def on_train_end(self, logs: Mapping[str, Any]) -> None:
+        """Wait for what is being written.
 
         Raises:
-            CheckpointError: If it cannot be written; the one before is kept.
+            CheckpointError: If the last try of a file has failed; the one before is kept.
+        """
+        self._writer.wait()
+        self._trouble.settle(str(self.directory))
+
+    def on_exception(self, error: BaseException) -> None:
+        """Wait for what is being written."""
+        self._writer.wait()
+
+    def save(self, reason: str) -> None:
+        """Begin to write the checkpoint of this moment, on the first rank.
+
+        If the one before it could not be written, a warning says so.
+
+        Args:
+            reason: Why now, for the manifest: ``"epoch"`` for the end of one.
+
+        Raises:
+            DirectoryInUseError: If another training has taken the directory.
         """
         if not is_first_rank():
             return
+        if self._lock is not None:
+            self._lock.check()
+        self._wait()
         state = self.state_of(self.model).state_dict()
         state["callbacks"] = self._without_misfits(state["callbacks"])
+        progress = self.model.progress
         info = {
-            "epoch": epoch_number,
-            "step": self.model.progress.step,
+            "epoch": progress.epoch,
+            "step": progress.step,
             "optimizer": type(self.model.optimizer).__name__,
+            "reason": reason,
         }
-        write_checkpoint(self.directory, state, info=info)
+        self._writer.write(state, info=info)
+
+    def _wait(self) -> None:
+        with self._trouble.outlived(str(self.directory)):
+            self._writer.wait()
 
     def _without_misfits(self, states: dict[str, Any]) -> dict[str, Any]:
         """Return the states that a checkpoint can hold; warn once of each that it cannot."""
