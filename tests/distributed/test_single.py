@@ -15,7 +15,10 @@ def test_everything_is_handed_back_as_it_is():
     assert single.shard(loader) is loader
     assert single.total(3.0) == 3.0
     assert single.reduce(sums) is sums
-    assert single.gather(parts) is parts
+    assert single.gather(parts) == [parts]
+    assert single.part(parts[0], 1, "") is parts[0]
+    assert single.agree(True)
+    assert not single.agree(False)
     for closes_step in (True, False):
         with single.synchronising(closes_step):
             pass

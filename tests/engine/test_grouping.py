@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clarion import Batch
+from clarion.distributed.single import Single
 from clarion.engine.grouping import group_by_step
 
 
@@ -51,9 +52,17 @@ def test_weights_on_a_device_stay_there():
 
 
 def test_the_whole_may_be_that_of_several_ranks():
-    result = grouped([1, 3], 2, total=lambda weight: 2 * weight)
+    class ThreeMoreOnTheOther(Single):
+        world_size = 2
 
-    assert [b.share for b in result] == [0.125, 0.375]
+        def total(self, weight):
+            return weight + 3
+
+    several = ThreeMoreOnTheOther()
+
+    # The mean of two ranks' gradients counts: shares of 1/7 and 3/7 are given double.
+    assert [b.share for b in grouped([1, 3], 2, strategy=several)] == [2 / 7, 6 / 7]
+    assert [b.share for b in grouped([3], 1, strategy=several)] == [1.0]
 
 
 @pytest.mark.parametrize("batches_per_step", [1, 2, 3])

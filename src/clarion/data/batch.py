@@ -27,6 +27,8 @@ class Batch:
             losses that count differently; None for all alike.
         mixed: What the loss judges in place of ``target``, as MixUp makes it; metrics see the
             target.
+        is_filler: Whether nothing of the batch counts: it only keeps a rank for which there are no
+            examples in step with the others.
     """
 
     args: tuple[Any, ...] = ()
@@ -38,6 +40,7 @@ class Batch:
     closes_step: bool = True
     weight: Any = None
     mixed: Any = None
+    is_filler: bool = False
 
     @property
     def inputs(self) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from clarion.data.batch import Batch
+
 __all__ = ["Single"]
 
 _NOTHING = contextlib.nullcontext()
@@ -16,6 +18,7 @@ class Single:
 
     rank = 0
     world_size = 1
+    asks_every = 1
 
     def wrap(self, network: nn.Module) -> Callable[..., Any]:
         """Return the network itself."""
@@ -25,18 +28,35 @@ class Single:
         """Return the loader itself."""
         return loader
 
+    def part(self, batch: Batch, number: int, where: str) -> Batch:
+        """Return the batch itself."""
+        return batch
+
+    def own_randomness(self, *position: int) -> contextlib.AbstractContextManager[Any]:
+        """Return a context that does nothing."""
+        return _NOTHING
+
     def total(self, weight: float | Tensor) -> float | Tensor:
         """Return the weight itself."""
         return weight
 
-    def synchronising(self, closes_step: bool) -> contextlib.AbstractContextManager[Any]:
+    def synchronising(
+        self, closes_step: bool, *position: int
+    ) -> contextlib.AbstractContextManager[Any]:
         """Return a context that does nothing."""
         return _NOTHING
+
+    def settle(self, network: nn.Module, *, buffers_only: bool = False) -> None:
+        """Do nothing."""
+
+    def agree(self, flag: bool) -> bool:
+        """Return the flag itself."""
+        return flag
 
     def reduce(self, sums: list[Tensor]) -> list[Tensor]:
         """Return the sums themselves."""
         return sums
 
-    def gather(self, parts: list[Any]) -> list[Any]:
-        """Return the outputs themselves."""
-        return parts
+    def gather(self, own: Any) -> list[Any]:
+        """Return a list of what is given alone."""
+        return [own]

@@ -6,6 +6,8 @@ from typing import Any
 
 from clarion.arguments import check_whole_number
 from clarion.data.batch import Batch
+from clarion.distributed.single import Single
+from clarion.distributed.strategy import Strategy
 from clarion.engine.durations import seconds_of
 from clarion.engine.state import Progress
 from clarion.errors import InvalidArgumentError
@@ -58,13 +60,16 @@ class Cadence:
                 act()
 
 
-def make_cadence(every: Any, steps_per_epoch: int | None) -> Cadence:
+def make_cadence(
+    every: Any, steps_per_epoch: int | None, strategy: Strategy | None = None
+) -> Cadence:
     """Return the cadence that ``validate_every`` stands for.
 
     Args:
         every: A number of optimizer steps; a share of an epoch, above 0 and at most 1; a span of
             time such as ``"10min"``; or None for the ends of the epochs alone.
         steps_per_epoch: Optimizer steps in an epoch; None if unknown.
+        strategy: How ranks share the work; their clocks have to agree.
 
     Raises:
         InvalidArgumentError: If it is nothing of these, or a share of an unknown number.
@@ -72,7 +77,7 @@ def make_cadence(every: Any, steps_per_epoch: int | None) -> Cadence:
     if every is None:
         return Cadence()
     if isinstance(every, str):
-        return Cadence(_Timer(seconds_of("validate_every", every)))
+        return Cadence(_Timer(seconds_of("validate_every", every), strategy or Single()))
     if isinstance(every, float):
         return Cadence(_at_shares(every, steps_per_epoch))
     check_whole_number("validate_every", every, 1)
@@ -80,13 +85,16 @@ def make_cadence(every: Any, steps_per_epoch: int | None) -> Cadence:
 
 
 class _Timer:
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, strategy: Strategy) -> None:
         self._seconds = seconds
+        self._strategy = strategy
         self._last = monotonic()
 
     def __call__(self, steps: int, progress: Progress) -> bool:
-        now = monotonic()
-        if now - self._last < self._seconds:
+        now, strategy = monotonic(), self._strategy
+        if progress.step % strategy.asks_every:
+            return False
+        if not strategy.agree(now - self._last >= self._seconds):
             return False
         self._last = now
         return True

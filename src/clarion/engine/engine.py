@@ -45,6 +45,7 @@ class Engine:
         update: What changes the weights; None when only evaluating.
         progress: Counts of things done.
         batch_transform: What changes train batches before the network gets them.
+        last_step: The optimizer step after which the training ends anyway; None if unknown.
         at_edge: What is called between two optimizer steps, with the train batches done in this
             epoch; None for nothing.
     """
@@ -62,4 +63,5 @@ class Engine:
     update: Update | None = None
     progress: Progress = field(default_factory=Progress)
     batch_transform: Callable[[Batch], Batch] | None = None
+    last_step: int | None = None
     at_edge: Callable[[int], None] | None = None

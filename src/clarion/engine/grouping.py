@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from clarion.data.batch import Batch
+from clarion.distributed.single import Single
+from clarion.distributed.strategy import Strategy
 from clarion.metrics.base import accumulation_dtype
 
 __all__ = ["group_by_step"]
@@ -15,7 +17,7 @@ def group_by_step(
     batches: Iterable[Batch],
     batches_per_step: int,
     weigh: Callable[[Batch], float | Tensor],
-    total: Callable[[float | Tensor], float | Tensor] = lambda weight: weight,
+    strategy: Strategy | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches, each with its share of the optimizer step that it belongs to.
 
@@ -25,38 +27,41 @@ def group_by_step(
 
     Args:
         batches: The batches.
-        batches_per_step: How many batches make a step; with 1, each share is 1.
+        batches_per_step: How many batches make a step; with 1, on one process, each share is 1.
         weigh: What the mean loss of a batch runs over: a number, or a tensor on a device.
-        total: What makes the sum over this process the sum over all of them.
+        strategy: How ranks share the work; they take part in each step with their own batches, and
+            the shares of all of them sum to their number, since the mean of their gradients counts.
     """
-    if batches_per_step == 1:
+    strategy = strategy or Single()
+    if batches_per_step == 1 and strategy.world_size == 1:
         yield from batches
         return
     window: list[Batch] = []
     for batch in batches:
         window.append(batch)
         if len(window) == batches_per_step:
-            yield from _shared(window, weigh, total)
+            yield from _shared(window, weigh, strategy)
             window = []
-    yield from _shared(window, weigh, total)
+    yield from _shared(window, weigh, strategy)
 
 
 def _shared(
     window: list[Batch],
     weigh: Callable[[Batch], float | Tensor],
-    total: Callable[[float | Tensor], float | Tensor],
+    strategy: Strategy,
 ) -> Iterator[Batch]:
     if not window:
         return
     weights = [weigh(batch) for batch in window]
-    whole = total(sum(weights))
+    whole = strategy.total(sum(weights))
+    ranks = strategy.world_size
     for position, (batch, weight) in enumerate(zip(window, weights, strict=True)):
         if isinstance(weight, Tensor) or isinstance(whole, Tensor):
             part, all_parts = torch.as_tensor(weight), torch.as_tensor(whole)
-            exact = part.to(accumulation_dtype(all_parts.device))
+            exact = part.to(accumulation_dtype(all_parts.device)) * ranks
             batch.share = torch.where(all_parts > 0, exact / all_parts, 0.0)
         else:
-            batch.share = weight / whole if whole else 0.0
+            batch.share = weight * ranks / whole if whole else 0.0
         batch.opens_step = position == 0
         batch.closes_step = position == len(window) - 1
         yield batch

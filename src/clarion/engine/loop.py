@@ -20,6 +20,7 @@ from clarion.engine.engine import Engine
 from clarion.engine.grouping import group_by_step
 from clarion.engine.logs import Logs, to_floats
 from clarion.engine.parts import Plan
+from clarion.engine.ranks import is_stopped, note_rank, unite
 from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
 from clarion.engine.step import Output, predict_step, score_step, train_step
 
@@ -110,6 +111,7 @@ def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
     assert update is not None
     history: list[dict[str, Any]] = []
     with _announced_errors(engine):
+        engine.strategy.settle(engine.network)
         update.begin(
             Plan(
                 training.epochs,
@@ -123,9 +125,12 @@ def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
             logs = _run_epoch(engine, training, epoch)
             history.append(logs)
             hooks.fire("on_epoch_end", epoch, logs)
+            # What is agreed also tells that rank 0 has written its files.
+            control.stop_training = engine.strategy.agree(control.stop_training)
             if control.stop_training:
                 break
         hooks.fire("on_train_end", {})
+        engine.strategy.agree(True)
     return history
 
 
@@ -134,6 +139,7 @@ def run_stage(
 ) -> dict[str, Any]:
     """Evaluate or predict: one pass between the hooks of its stage, errors announced."""
     with _announced_errors(engine):
+        engine.strategy.settle(engine.network)
         return _hooked_pass(engine, stage, source, keep)
 
 
@@ -160,7 +166,7 @@ def run_pass(
         batches: The batches, ready for the network.
         keep: What is called with each batch and its output, to collect them.
     """
-    hooks, control, progress = engine.hooks, engine.control, engine.progress
+    hooks, progress = engine.hooks, engine.progress
     step = _STEPS[stage.name]
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
     at_edge = engine.at_edge if stage.trains else None
@@ -181,7 +187,7 @@ def run_pass(
             clock = now
         if at_edge is not None and batch.closes_step:
             at_edge(number)
-        if stage.trains and control.stop_immediately and batch.closes_step:
+        if stage.trains and batch.closes_step and is_stopped(engine):
             break
 
 
@@ -203,17 +209,15 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
     with engine.metrics.one_pass():
         with mode(engine.network, training=True), torch.enable_grad():
             batches = group_by_step(
-                map(
-                    partial(transformed, engine.batch_transform),
-                    _batches(engine, training.train, where),
-                ),
+                _transformed(engine, _batches(engine, training.train, where)),
                 training.batches_per_step,
                 engine.objective.weigh,
-                engine.strategy.total,
+                engine.strategy,
             )
             validate = partial(_validate, engine, training, epoch)
             run_pass(engine, TRAIN, training.cadence.among(batches, progress, validate))
             update.end_pass()
+        unite(engine.metrics, engine.strategy)
         logs = to_floats(engine.metrics.compute(TRAIN.prefix))
     update.end_epoch(epoch)
     logs |= _validate(engine, training, epoch)
@@ -227,6 +231,7 @@ def _validate(engine: Engine, training: Training, epoch: int) -> dict[str, Any]:
     if not training.valid:
         return logs
     assert engine.update is not None
+    engine.strategy.settle(engine.network, buffers_only=True)
     with preserved_random_state(), engine.update.averaged_weights():
         for source in training.valid:
             stage = valid_stage(source.name)
@@ -250,6 +255,7 @@ def _hooked_pass(
             where = f"the {stage.name} loader" + (f' "{source.name}"' if source.name else "")
             run_pass(engine, stage, _batches(engine, source, where), keep)
         if stage.scores:
+            unite(engine.metrics, engine.strategy)
             logs |= to_floats(engine.metrics.compute(stage.prefix))
     logs["time"] = perf_counter() - start
     engine.hooks.fire(stage.end, logs)
@@ -257,11 +263,25 @@ def _hooked_pass(
 
 
 def _batches(engine: Engine, source: Source, where: str) -> Iterator[Batch]:
-    router, device = engine.router, engine.device
-    loader = engine.strategy.shard(source.loader)
+    router, strategy, device = engine.router, engine.strategy, engine.device
+    loader = strategy.shard(source.loader)
     for number, raw in enumerate(take(loader, source.steps, where), start=1):
-        batch = router.route(raw, supervised=source.supervised, where=f"Batch {number} of {where}")
-        yield router.prepare(batch, device)
+        this = f"Batch {number} of {where}"
+        batch = router.route(raw, supervised=source.supervised, where=this)
+        yield router.prepare(strategy.part(batch, number, this), device)
+
+
+def _transformed(engine: Engine, batches: Iterator[Batch]) -> Iterator[Batch]:
+    transform, progress = engine.batch_transform, engine.progress
+    if transform is None:
+        return batches
+    randomness = engine.strategy.own_randomness
+
+    def change(batch: Batch) -> Batch:
+        with randomness(progress.epoch, progress.step, progress.batch):
+            return batch if batch.is_filler else transformed(transform, batch)
+
+    return map(change, batches)
 
 
 def _batch_logs(stage: Stage, batch: Batch, output: Output, number: int, seconds: float) -> Logs:
@@ -278,5 +298,6 @@ def _announced_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        note_rank(error, engine)
         engine.hooks.announce(error)
         raise

@@ -117,6 +117,11 @@ class Objective:
         Returns:
             A number or a tensor of shape (); with several losses one entry each, (losses,).
         """
+        if batch.is_filler:
+            return self._weigh(batch) * 0
+        return self._weigh(batch)
+
+    def _weigh(self, batch: Batch) -> float | Tensor:
         # What is blended has no target to ignore or to weigh by its class.
         target = batch.target if batch.mixed is None else None
         if self._sum is None:

@@ -1,6 +1,7 @@
 """One step: from a batch to a prediction, a loss, and new weights."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,15 +43,15 @@ def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
     assert update is not None
     if batch.opens_step:
         update.clear()
-    output = score_step(engine, batch, stage, number)
-    loss: Any = output.terms
-    update.guard.watch(loss, batch, number)
-    try:
-        with engine.strategy.synchronising(batch.closes_step):
+    with _together(engine, batch, number):
+        output = score_step(engine, batch, stage, number)
+        loss: Any = output.terms
+        update.guard.watch(loss, batch, number)
+        try:
             update.backward(loss, batch.share)
-    except Exception as error:
-        explain_backward(error, loss, stage, number)
-        raise
+        except Exception as error:
+            explain_backward(error, loss, stage, number)
+            raise
     output.loss = loss.detach() if loss.ndim == 0 else loss.detach().sum()
     if "on_backward_end" in engine.hooks:
         engine.hooks.fire("on_backward_end", number)
@@ -64,6 +65,8 @@ def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
 
 def score_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
     """Run a batch forward; compute its loss and update the metrics."""
+    if batch.is_filler:
+        return _uncounted(engine, batch, stage, number)
     objective = engine.objective
     raw = _call(engine, batch, stage, number)
     prediction = objective.prediction(raw, batch)
@@ -87,16 +90,34 @@ def _repeat(engine: Engine, stage: Stage, number: int, batch: Batch) -> None:
     """Run a batch forward and backward once more; metrics do not count it again."""
     update, objective = engine.update, engine.objective
     assert update is not None
-    with engine.metrics.aside():
-        raw = _call(engine, batch, stage, number)
-        loss = objective.loss(raw, objective.prediction(raw, batch), batch)
-    with engine.strategy.synchronising(batch.closes_step):
+    with _together(engine, batch, number):
+        with engine.metrics.aside():
+            raw = _call(engine, batch, stage, number)
+            loss = objective.loss(raw, objective.prediction(raw, batch), batch)
         update.backward(loss, batch.share)
 
 
 def predict_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
     """Run a batch forward."""
     return Output(engine.objective.prediction(_call(engine, batch, stage, number), batch))
+
+
+def _uncounted(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
+    """Run a filler as any batch; neither the loss over the pass nor a metric counts it."""
+    objective, metrics = engine.objective, engine.metrics
+    with metrics.aside():
+        raw = _call(engine, batch, stage, number)
+        prediction = objective.prediction(raw, batch)
+        batch.target = objective.align(prediction, batch.target)
+        loss: Any = objective.loss(raw, prediction, batch)
+    unknown: list[Measured] = [((n,), (n,), torch.tensor(torch.nan)) for n in metrics.batch_names]
+    return Output(prediction, _total(loss), terms=loss, measured=unknown)
+
+
+def _together(engine: Engine, batch: Batch, number: int) -> AbstractContextManager[Any]:
+    """Return the context in which this rank's gradients meet those of the others."""
+    progress = engine.progress
+    return engine.strategy.synchronising(batch.closes_step, progress.epoch, progress.step, number)
 
 
 def _total(terms: Any) -> Any:

@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 from clarion.callbacks.hooks import CallbackList
 from clarion.data.batch import Batch
+from clarion.distributed.single import Single
+from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
 from clarion.engine.gates import gradients_of
@@ -34,6 +36,7 @@ class Update:
         progress: Where optimizer steps are counted.
         parts: What takes part in each step, in this order.
         guard: Who leaves out steps that are not finite; nobody if None.
+        strategy: How ranks share the work; one process does it all if None.
 
     Attributes:
         window: The batches of the step under way, kept for those who evaluate the gradients more
@@ -48,8 +51,10 @@ class Update:
         progress: Progress,
         parts: Sequence[UpdatePart] = (),
         guard: Guard | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         self.optimizer = optimizer
+        self._strategy = strategy or Single()
         self.guard: Guard = guard or Unguarded()
         self._precision = precision
         self._hooks = hooks
@@ -122,7 +127,7 @@ class Update:
         again = None if repeat is None else partial(self._again, repeat)
         step = self._prepare(again)
         if self._closure and again is not None:
-            closure: Any = _Closure(self._loss, again)
+            closure: Any = _Closure(self._whole_loss(), again)
             take = partial(self.optimizer.step, closure)
         else:
             take = partial(self._precision.step, self.optimizer)
@@ -169,8 +174,13 @@ class Update:
         self._loss = 0.0
         for batch in self.window or ():
             repeat(batch)
-        loss: Tensor = self._loss
-        return loss
+        return self._whole_loss()
+
+    def _whole_loss(self) -> Tensor:
+        """Return the loss of the step, the same on all ranks: what is decided by it is too."""
+        loss: Any = self._strategy.total(self._loss)
+        whole: Tensor = loss / self._strategy.world_size
+        return whole
 
 
 class _Closure:

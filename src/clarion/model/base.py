@@ -16,7 +16,7 @@ from clarion.data.batch import Batch
 from clarion.data.memory_format import use_channels_last
 from clarion.data.routing import TARGET_KEYS, Router
 from clarion.data.splitting import Split
-from clarion.distributed.single import Single
+from clarion.distributed.environment import join
 from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
@@ -31,6 +31,7 @@ from clarion.engine.optimizers import get_optimizer, use_fused_update
 from clarion.engine.parts import UpdatePart
 from clarion.engine.precision import make_precision
 from clarion.engine.profile import Profile
+from clarion.engine.ranks import check_metrics
 from clarion.engine.state import Progress, TrainState, callback_states
 from clarion.engine.terms import with_options
 from clarion.engine.update import Update
@@ -105,7 +106,7 @@ class ModelBase:
         )
         self.precision = str(precision)
         self._precision = make_precision(self.precision, network)
-        self._strategy: Strategy = Single()
+        self._strategy: Strategy = join()
         self._device: torch.device | None = None
         self.device: Any = None
         self.other_device: Any = None
@@ -200,6 +201,7 @@ class ModelBase:
         trains: bool = False,
     ) -> Engine:
         hooks = CallbackList(callbacks or ())
+        check_metrics(self._metrics, self._strategy)
         if params is not None:
             hooks.set_model(cast("Model", self))
             hooks.set_params(params)
@@ -215,6 +217,7 @@ class ModelBase:
                 self.progress,
                 self._update_parts,
                 self._guard(hooks),
+                self._strategy,
             )
         return Engine(
             network=self.network,

@@ -239,6 +239,7 @@ class Evaluation(Fitting):
             targets=return_ground_truth,
             to_numpy=convert_to_numpy,
             joined=concatenate_returns,
+            strategy=self._strategy,
         )
         logs = run_stage(
             self._engine(callbacks, {"steps": steps}), TEST, Source(loader, steps), collector.keep

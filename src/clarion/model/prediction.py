@@ -181,6 +181,7 @@ class Prediction(Evaluation):
             targets=return_ground_truth,
             to_numpy=convert_to_numpy,
             joined=concatenate_returns,
+            strategy=self._strategy,
         )
         source = Source(loader, steps, supervised=has_ground_truth or return_ground_truth)
         run_stage(self._engine(callbacks, {"steps": steps}), PREDICT, source, collector.keep)

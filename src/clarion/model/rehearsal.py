@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from clarion.callbacks.base import Callback
 from clarion.callbacks.hooks import CallbackList
 from clarion.checkpoints.random import preserved_random_state
+from clarion.data.generators import generators_of
 from clarion.errors import DataError
 from clarion.loggers.mlflow import MLFlowLogger
 from clarion.loggers.notification import NotificationCallback
@@ -60,7 +61,7 @@ def preserved_order(sources: Iterable[Any]) -> Iterator[None]:
     Args:
         sources: The loaders.
     """
-    generators = [(g, g.get_state()) for source in sources for g in _generators(source)]
+    generators = [(g, g.get_state()) for source in sources for g in generators_of(source)]
     with preserved_random_state():
         try:
             yield
@@ -143,10 +144,3 @@ class _Nowhere:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: None
-
-
-def _generators(source: Any) -> Iterator[torch.Generator]:
-    for part in (source, getattr(source, "sampler", None), getattr(source, "batch_sampler", None)):
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator):
-            yield generator

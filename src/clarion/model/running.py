@@ -83,7 +83,7 @@ class Running(ModelBase):
         training = replace(
             training,
             epochs=training.last_epoch(self.progress.step),
-            cadence=make_cadence(settings.validate_every, training.steps_per_epoch),
+            cadence=make_cadence(settings.validate_every, training.steps_per_epoch, self._strategy),
         )
         params: dict[str, Any] = {"epochs": training.epochs, "steps": steps}
         lengths = {source.steps for source in sources} or {validation_steps}
@@ -92,6 +92,7 @@ class Running(ModelBase):
         if settings.max_steps is not None or settings.max_seconds is not None:
             callbacks = [*callbacks, Limits(settings.max_steps, settings.max_seconds)]
         engine = self._engine(callbacks, params, trains=True)
+        engine.last_step = settings.max_steps
         place_optimizer_state(self.optimizer)
         if not settings.profile:
             return fit(engine, training)

@@ -123,8 +123,16 @@ class Weights(Examination):
             InvalidArgumentError: If there is no such device.
         """
         devices = _devices(device)
+        if len(devices) > 1 and self._strategy.world_size > 1:
+            raise InvalidArgumentError(
+                f"device names {len(devices)} devices, and {self._strategy.world_size} processes "
+                'share the work already: each has a device of its own. Pass device="cuda".'
+            )
         self._move(devices[0])
-        self._strategy = DataParallel(devices) if len(devices) > 1 else Single()
+        if len(devices) > 1:
+            self._strategy = DataParallel(devices)
+        elif isinstance(self._strategy, DataParallel):
+            self._strategy = Single()
         if isinstance(device, list | tuple) or device == "all":
             self.device, self.other_device = devices[0], devices[1:] or None
         else:
