@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from clarion.callbacks.hooks import CallbackList
 from clarion.data.batch import Batch
+from clarion.distributed.strategy import Strategy
 from clarion.engine.kernels import DirectStep, gradients_of
 from clarion.engine.nonfinite import Guard
 from clarion.engine.parts import Plan, UpdatePart
@@ -38,8 +39,9 @@ class DirectUpdate(Update):
         progress: Progress,
         parts: Sequence[UpdatePart] = (),
         guard: Guard | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
-        super().__init__(optimizer, precision, hooks, progress, parts, guard)
+        super().__init__(optimizer, precision, hooks, progress, parts, guard, strategy)
         self._shares_gradients = hooks.acts_inside or any(part.reads_gradients for part in parts)
         self._is_possible = False
         self._is_due = False
