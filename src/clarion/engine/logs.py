@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clarion.metrics.blocks import Later
 from clarion.metrics.values import values_by_name
 
 __all__ = ["Logs", "to_floats"]
@@ -65,6 +66,12 @@ class Logs(MutableMapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         return key in self._items
 
+    def settle(self) -> None:
+        """Compute what is left to compute, on the device: the batch may be forgotten then."""
+        if self._pending is not None:
+            measured, prefix = self._pending
+            self._pending = [(s, o, _now(value)) for s, o, value in measured], prefix
+
     def copy(self) -> dict[str, Any]:
         """Return a plain dict of the same items."""
         return dict(self._as_dict())
@@ -97,9 +104,15 @@ class Logs(MutableMapping[str, Any]):
         self._pending = None
         named: dict[str, Any] = {}
         for shown, own, value in measured:
-            for name, part in values_by_name(value, shown, own).items():
+            for name, part in values_by_name(_now(value), shown, own).items():
                 named[prefix + name] = part
         self._items.update(to_floats(named))
+
+
+def _now(value: Any) -> Any:
+    if isinstance(value, Later):
+        return value.value()
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def to_floats(named: Mapping[str, Any]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from sys import getrefcount
 from time import perf_counter
 from typing import Any
 
@@ -27,6 +28,8 @@ from clarion.engine.step import Output, predict_step, score_step, train_step
 __all__ = ["Source", "Training", "fit", "mode", "run_pass", "run_stage"]
 
 _Keep = Callable[[Batch, Output], None]
+_LOSS = ("loss",)
+_UNSHARED = 2  # references to an object that one variable holds, and the call that counts them
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +184,10 @@ def run_pass(
             progress.batch = number
         if ends:
             now = perf_counter()
-            hooks.fire(
-                stage.batch_end, number, _batch_logs(stage, batch, output, number, now - clock)
-            )
+            logs = _batch_logs(engine, stage, batch, output, number, now - clock)
+            hooks.fire(stage.batch_end, number, logs)
+            if getrefcount(logs) > _UNSHARED:  # somebody keeps it, and may read it at any time
+                logs.settle()
             clock = now
         if at_edge is not None and batch.closes_step:
             at_edge(number)
@@ -284,12 +288,13 @@ def _transformed(engine: Engine, batches: Iterator[Batch]) -> Iterator[Batch]:
     return map(change, batches)
 
 
-def _batch_logs(stage: Stage, batch: Batch, output: Output, number: int, seconds: float) -> Logs:
+def _batch_logs(
+    engine: Engine, stage: Stage, batch: Batch, output: Output, number: int, seconds: float
+) -> Logs:
     if not stage.scores:
         return Logs({"batch": number, "time": seconds})
     plain = {"batch": number, "size": batch.size, "time": seconds}
-    loss = output.loss if output.loss is None else output.loss.detach()
-    measured = [(("loss",), ("loss",), loss), *output.measured, *output.noted]
+    measured = [(_LOSS, _LOSS, output.loss), *engine.metrics.measured(), *output.noted]
     return Logs(plain, measured, stage.prefix)
 
 

@@ -54,7 +54,8 @@ class Objective:
                 f"{loss_function!r}. Pass a dict of losses by the names of the outputs."
             )
         else:
-            self._term = LossTerm(_OwnLoss() if loss_function is None else loss_function)
+            own = _OwnLoss() if loss_function is None else loss_function
+            self._term = LossTerm(own, alone=True)
         self.metric: Any = self._sum or self._term.metric
 
     def prediction(self, output: Any, batch: Batch) -> Any:

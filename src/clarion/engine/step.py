@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from clarion.data.batch import Batch
 from clarion.engine.diagnosis import explain, explain_backward, explain_network
 from clarion.engine.engine import Engine
 from clarion.engine.stage import Stage
+from clarion.metrics.blocks import is_small
 from clarion.metrics.collection import Measured
 
 __all__ = ["Output", "predict_step", "score_step", "train_step"]
@@ -26,14 +26,12 @@ class Output:
         prediction: What the loss, the metrics and ``predict`` see.
         loss: The loss of the batch; None when predicting.
         terms: What the gradient is of: the loss, or the terms of several losses.
-        measured: What the batch metrics returned.
         noted: What the update measured, if the batch closed a step.
     """
 
     prediction: Any
     loss: Tensor | None = None
     terms: Any = None
-    measured: list[Measured] = field(default_factory=list)
     noted: Sequence[Measured] = ()
 
 
@@ -52,7 +50,6 @@ def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
         except Exception as error:
             explain_backward(error, loss, stage, number)
             raise
-    output.loss = loss.detach() if loss.ndim == 0 else loss.detach().sum()
     if "on_backward_end" in engine.hooks:
         engine.hooks.fire("on_backward_end", number)
     if update.window is not None:
@@ -72,18 +69,21 @@ def score_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
     prediction = objective.prediction(raw, batch)
     try:
         batch.target = objective.align(prediction, batch.target)
+        if engine.metrics.keeps_targets and is_small(batch.target):
+            # It waits to be counted; a loader may fill its buffer anew by then.
+            batch.target = batch.target.clone()
         loss: Any = objective.loss(raw, prediction, batch)
     except Exception as error:
         explain(error, "loss", stage, number, prediction, batch)
         raise
     metrics = engine.metrics
     try:
-        with torch.no_grad():
-            measured = metrics.update(prediction, batch.target, batch.inputs)
+        metrics.update(prediction, batch.target, batch.inputs)
     except Exception as error:
+        number -= getattr(error, "batches_ago", 0)
         explain(error, f"metric {metrics.failed}", stage, number, prediction, batch)
         raise
-    return Output(prediction, _total(loss), terms=loss, measured=measured)
+    return Output(prediction, _total(loss), terms=loss)
 
 
 def _repeat(engine: Engine, stage: Stage, number: int, batch: Batch) -> None:

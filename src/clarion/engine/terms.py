@@ -32,16 +32,18 @@ class LossTerm:
 
     Args:
         loss_function: What the user gave as loss.
+        alone: Whether the target is the whole one of the batch, which nobody changes afterwards.
 
     Attributes:
         first_look: What looks at the first prediction; None if there is nothing to look for.
     """
 
-    def __init__(self, loss_function: Any) -> None:
+    def __init__(self, loss_function: Any, *, alone: bool = False) -> None:
         self.metric = wrap_loss(loss_function)
         # Asked of the type, since a mock pretends to be an instance.
         is_function = issubclass(type(self.metric), DecomposableMetric)
         func = self.metric.func if is_function else None
+        self._judge = self.metric.defer if is_function and alone else self.metric
         self._aligner = aligner_of(func) if is_function else Aligner()
         self._weigh_target = self.metric.target_weight if is_function else None
         self._unreduced = unreduced_of(func) if is_function else None
@@ -71,9 +73,9 @@ class LossTerm:
             return self._weighted(prediction, target, batch, weight)
         loss: Tensor
         if getattr(self.metric, "wants_inputs", False) is True:
-            loss = self.metric(prediction, target, batch.inputs)
+            loss = self._judge(prediction, target, batch.inputs)
         else:
-            loss = self.metric(prediction, target)
+            loss = self._judge(prediction, target)
         return loss
 
     def weigh(self, target: Any, size: int | None, weight: Tensor | None) -> float | Tensor:

@@ -137,6 +137,8 @@ class BatchMetric(ABC, nn.Module):
         super().__init__()
         _check_reduction(reduction)
         self.reduction: Reduction = reduction
+        if reduction == "none":  # a value for each element, which no sum can give
+            self.adds_up = False
 
 
 class _Matches(BatchMetric, StreamingMetric):
@@ -155,6 +157,10 @@ class _Matches(BatchMetric, StreamingMetric):
         if self.reduction == "none":
             return met.float() * 100
         return self.conclude(tallied).float()
+
+    def alone(self, y_pred: Any, y_true: Any) -> Tensor:
+        """Return the percentage of one batch, which is not added to the sums."""
+        return super().alone(y_pred, y_true).float()
 
     def tally(self, y_pred: Any, y_true: Any) -> Tensor:
         """Return the numbers of targets met and counted, shape (2,)."""
@@ -178,6 +184,8 @@ class Accuracy(_Matches):
         reduction: See `acc`. The epoch's value is the sum with ``"sum"``, else the mean.
     """
 
+    adds_up = True
+
     def __init__(self, *, ignore_index: int = -100, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         self.__name__ = "acc"
@@ -199,6 +207,8 @@ class BinaryAccuracy(_Matches):
         threshold: Scores above it are class 1: 0 suits logits, 0.5 suits probabilities.
         reduction: See `acc`. The epoch's value is the sum with ``"sum"``, else the mean.
     """
+
+    adds_up = True
 
     def __init__(self, *, threshold: float = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
@@ -224,6 +234,8 @@ class TopKAccuracy(_Matches):
     Raises:
         InvalidArgumentError: If k is less than 1; it is a ``ValueError``.
     """
+
+    adds_up = True
 
     def __init__(self, k: int, *, ignore_index: int = -100, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clarion.errors import DataError
+from clarion.metrics.blocks import MOST_BATCHES
 
 __all__ = ["Metric", "StreamingMetric", "accumulation_dtype"]
 
@@ -80,13 +81,34 @@ class StreamingMetric(Metric):
     Subclasses implement ``tally`` (what one batch adds to the sums) and ``conclude`` (the value
     that sums amount to). Nothing is read on the host, so nobody waits for the device; the value
     does not depend on how the examples were cut into batches; and sums of several ranks add up.
+
+    Attributes:
+        adds_up: Set to True in a class whose ``tally`` of several batches put together is the sum
+            of theirs: a training then counts many batches at once. Not inherited.
     """
 
-    sums: Tensor | None
+    adds_up: bool = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("sums", None, persistent=False)
+        self.register_buffer("_sums", None, persistent=False)
+        self._waiting: list[tuple[Tensor, Tensor, int]] = []
+        self._begun = False
+
+    @property
+    def sums(self) -> Tensor | None:
+        """The sums over everything since the last reset; None before the first batch.
+
+        Those of several ranks add up, and they may be put back.
+        """
+        if self._waiting:
+            self._count_waiting()
+        return self._buffers["_sums"]
+
+    @sums.setter
+    def sums(self, sums: Tensor | None) -> None:
+        self._waiting, self._begun = [], sums is not None
+        self._buffers["_sums"] = sums
 
     @abstractmethod
     def tally(self, y_pred: Any, y_true: Any) -> Tensor:
@@ -102,6 +124,30 @@ class StreamingMetric(Metric):
         self._add(tallied)
         return self.conclude(tallied)
 
+    def alone(self, y_pred: Any, y_true: Any) -> Tensor:
+        """Return the value of one batch, which is not added to the sums."""
+        return self.conclude(self.tally(y_pred, y_true))
+
+    def defer(self, y_pred: Tensor, y_true: Tensor) -> None:
+        """Add a batch to the sums, at the latest when somebody looks at them.
+
+        For a class that ``adds_up``. The first batch since a reset is added at once, so that what
+        is wrong with the data is said where it happens.
+
+        Args:
+            y_pred: The prediction, detached. Nobody may change it afterwards.
+            y_true: The target, likewise.
+
+        Raises:
+            DataError: If a batch that waited does not fit; ``error.batches_ago`` tells which.
+        """
+        if not self._begun:
+            self.update(y_pred, y_true)
+            return
+        self._waiting.append((y_pred, y_true, y_pred._version))
+        if len(self._waiting) == MOST_BATCHES:
+            self._count_waiting()
+
     def update(self, y_pred: Any, y_true: Any) -> None:
         """Add a batch to the sums."""
         self._add(self.tally(y_pred, y_true))
@@ -112,23 +158,51 @@ class StreamingMetric(Metric):
 
     def compute_tensor(self) -> Tensor:
         """Return the same as `compute` on the device, without reading it on the host."""
-        return torch.tensor(torch.nan) if self.sums is None else self.conclude(self.sums)
+        sums = self.sums
+        return torch.tensor(torch.nan) if sums is None else self.conclude(sums)
 
     def reset(self) -> None:
         """Forget all sums."""
         self.sums = None
 
+    def _count_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if any(y_pred._version != version for y_pred, _, version in waiting):
+            raise DataError(
+                f"{type(self).__name__}: a prediction was changed in place after the network had "
+                "returned it, before it was counted. Let the network return a copy, y.clone()."
+            )
+        try:
+            predictions = torch.cat([y_pred for y_pred, _, _ in waiting])
+            self._add(self.tally(predictions, torch.cat([y_true for _, y_true, _ in waiting])))
+        except Exception:  # they differ in shape, or one of them is wrong: which is seen one by one
+            self._count_singly([(y_pred, y_true) for y_pred, y_true, _ in waiting])
+
+    def _count_singly(self, batches: list[tuple[Tensor, Tensor]]) -> None:
+        for ago, (y_pred, y_true) in zip(range(len(batches))[::-1], batches, strict=True):
+            try:
+                self._add(self.tally(y_pred, y_true))
+            except Exception as error:
+                error.batches_ago = ago  # type: ignore[attr-defined]
+                raise
+
     def _add(self, tallied: Tensor) -> None:
-        if self.sums is None:
-            self.sums = tallied
+        sums = self._buffers["_sums"]
+        if sums is None:
+            self._buffers["_sums"], self._begun = tallied, True
             return
-        if self.sums.shape != tallied.shape:
+        if sums.shape != tallied.shape:
             raise DataError(
                 f"{type(self).__name__}: a batch adds counts of shape {tuple(tallied.shape)} to "
-                f"sums of shape {tuple(self.sums.shape)}. The number of classes or columns "
+                f"sums of shape {tuple(sums.shape)}. The number of classes or columns "
                 "changed between batches; it must stay the same until the metric is reset."
             )
-        self.sums = self.sums + tallied
+        self._buffers["_sums"] = sums + tallied
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if self._waiting:
+            self._count_waiting()
+        return super()._apply(fn, recurse)
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:

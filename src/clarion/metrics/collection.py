@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from clarion.errors import InvalidArgumentError, quoted
 from clarion.metrics.base import Metric, StreamingMetric
+from clarion.metrics.blocks import Later, is_small, lasting
 from clarion.metrics.decomposable import DecomposableMetric, names_inputs
 from clarion.metrics.names import Names, flatten_metric_names, names_as_list
 from clarion.metrics.rows import RowMetric
@@ -22,6 +24,7 @@ __all__ = ["Measured", "MetricSet"]
 Measured = tuple[Sequence[str], Sequence[str], Any]
 """The names of values in the logs, the metric's own names of them, and what it returned."""
 
+_WAITS = object()
 # Asked of the type, since mocks pretend.
 _SUMMING = (DecomposableMetric, SumOfLosses, StreamingMetric)
 
@@ -38,6 +41,7 @@ class MetricSet:
 
     Attributes:
         failed: The names of the metric whose update raised an error last, quoted.
+        keeps_targets: Whether small targets are kept until several batches are counted at once.
     """
 
     def __init__(
@@ -65,6 +69,14 @@ class MetricSet:
         self._epoch = [
             _Entry(m, n, epoch=True) for m, n in zip(epoch_metrics, epoch_names, strict=True)
         ]
+        self._entries = [*self._batch, *self._epoch]
+        self._some_add_up = any(entry.adds_up for entry in self._entries)
+        self.keeps_targets = self._some_add_up or (
+            issubclass(type(loss), DecomposableMetric) and loss.target_weight is not None
+        )
+        # Somebody else's function may change what it is given.
+        self._only_own = all(entry.adds_up for entry in self._entries)
+        self._last: tuple[Any, Any, list[Any]] = (None, None, [])
         self._dirty = self._under_way = False
         self.failed = ""
 
@@ -74,20 +86,41 @@ class MetricSet:
             if isinstance(metric, nn.Module):
                 yield metric
 
-    def update(self, y_pred: Any, y_true: Any, inputs: Any) -> list[Measured]:
-        """Update every metric with a batch; return what the batch metrics returned for it."""
-        measured: list[Measured] = [] if self._several is None else [*self._several.measured()]
+    def update(self, y_pred: Any, y_true: Any, inputs: Any) -> None:
+        """Update every metric with a batch.
+
+        Args:
+            y_pred: The prediction.
+            y_true: The target, which nobody changes afterwards if it is small.
+            inputs: The inputs of the batch.
+        """
+        waits = self._some_add_up and is_small(y_pred) and is_small(y_true)
+        kept = y_pred
+        if waits:
+            kept = lasting(y_pred) if self._only_own else y_pred.detach().clone()
+        values: list[Any] = []
+        self._last = (kept, y_true, values)
         entry = None
         try:
-            for entry in self._batch:
-                value = entry.call(y_pred, y_true, inputs)
-                measured.append((entry.names, entry.own_names, value))
-            for entry in self._epoch:
-                entry.call(y_pred, y_true, inputs)
+            for entry in self._entries:
+                if waits and entry.adds_up:
+                    entry.metric.defer(kept, y_true)
+                    values.append(_WAITS)
+                else:
+                    with torch.no_grad():
+                        values.append(entry.call(y_pred, y_true, inputs))
         except Exception:
             self.failed = quoted(entry.names) if entry else ""
             raise
-        return measured
+
+    def measured(self) -> list[Measured]:
+        """Return what the batch metrics say of the last batch; what waits is a `Later`."""
+        y_pred, y_true, values = self._last
+        found: list[Measured] = [] if self._several is None else [*self._several.measured()]
+        for entry, value in zip(self._batch, values, strict=False):  # epoch metrics come after them
+            shown = Later(entry.metric, y_pred, y_true) if value is _WAITS else value
+            found.append((entry.names, entry.own_names, shown))
+        return found
 
     @contextmanager
     def one_pass(self) -> Iterator[None]:
@@ -141,7 +174,7 @@ class MetricSet:
                 values |= _values(entry.names, entry.own_names, entry.metric)
             for entry in entries:
                 entry.metric.reset()
-        self._dirty = False
+        self._dirty, self._last = False, (None, None, [])
         return {prefix + name: value for name, value in values.items()}
 
     def reset(self) -> None:
@@ -149,7 +182,7 @@ class MetricSet:
         for metric in (self.loss, *self.batch_metrics, *self.epoch_metrics):
             if metric is not None:
                 metric.reset()
-        self._dirty = False
+        self._dirty, self._last = False, (None, None, [])
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -187,6 +220,8 @@ class _Entry:
         self.names = names_as_list(names)
         own = original_names(metric)
         self.own_names = self.names if own is None else names_as_list(own)
+        # Said by the class itself: one below it may count otherwise.
+        self.adds_up = vars(type(metric)).get("adds_up") is True and metric.adds_up
         call: Callable[..., Any] = metric.update if epoch else metric
         self._call = call
         self._wants_inputs = _wants_inputs(metric, epoch)

@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clarion.metrics.base import Metric, accumulation_dtype
+from clarion.metrics.blocks import MOST_BATCHES, is_small, lasting
 from clarion.metrics.names import Names, names_as_list
 from clarion.metrics.values import check_count, values_in_order
-from clarion.metrics.weighting import TargetWeight, Weight, target_weight, weight_of
+from clarion.metrics.weighting import (
+    TargetWeight,
+    Weight,
+    target_weight,
+    weight_of,
+    weights_of,
+)
 
 __all__ = [
     "DecomposableMetric",
@@ -20,8 +27,6 @@ __all__ = [
     "is_stateful",
     "names_inputs",
 ]
-
-_FOLD_AFTER = 64  # batches
 
 
 class DecomposableMetric(Metric):
@@ -64,6 +69,21 @@ class DecomposableMetric(Metric):
         self._accumulate(output, self._weigh(y_pred, y_true))
         return output
 
+    def defer(self, y_pred: Any, y_true: Any, inputs: Any = None) -> Any:
+        """Do the same as a call, and count a small target when somebody looks at the sums.
+
+        Args:
+            y_pred: The prediction.
+            y_true: The target. Nobody may change it afterwards.
+            inputs: The inputs of the batch.
+        """
+        if self.target_weight is None or not is_small(y_true):
+            return self.forward(y_pred, y_true, inputs)
+        output = self.func(y_pred, y_true, *([inputs] if self.wants_inputs else []))
+        value = lasting(output) if type(output) is Tensor else output
+        self._wait(self._values(value), None, y_true)
+        return output
+
     def update(self, y_pred: Any, y_true: Any, inputs: Any = None) -> None:
         """Add one batch."""
         self.forward(y_pred, y_true, inputs)
@@ -87,7 +107,7 @@ class DecomposableMetric(Metric):
 
     def reset(self) -> None:
         """Forget all batches."""
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
         self._total: Tensor | None = None
         self._weight: int | float | Tensor = 0
 
@@ -97,7 +117,7 @@ class DecomposableMetric(Metric):
 
         Shape (number of names + 1,). Sums of several ranks add up, and may be put back.
         """
-        if self._pending:
+        if self._waiting:
             self._fold()
         if self._total is None:
             return None
@@ -113,20 +133,28 @@ class DecomposableMetric(Metric):
     def _accumulate(self, output: Any, weight: int | float | Tensor) -> None:
         value = self._values(output)
         if isinstance(weight, Tensor):
-            # Some batches are folded into the sums at once: operations on one number cost as much
-            # as on many. A copy, since a network or function may reuse the memory of its output.
-            copy = value.to(accumulation_dtype(value.device), copy=True)
-            self._pending.append((copy, weight))
-            if len(self._pending) == _FOLD_AFTER:
-                self._fold()
+            # A copy: whoever called may change what was returned, as in loss /= 4.
+            self._wait(value.clone(), weight, None)
         elif weight:
             self._total = torch.add(self._total_like(value), value, alpha=weight)
             self._weight = self._weight + weight
 
+    def _wait(self, value: Tensor, weight: Tensor | None, target: Tensor | None) -> None:
+        """Keep a batch by its weight, or by the target that tells the weight."""
+        if self._waiting and (self._waiting[-1][2] is None) != (target is None):
+            self._fold()
+        self._waiting.append((value, weight, target))
+        if len(self._waiting) == MOST_BATCHES:
+            self._fold()
+
     def _fold(self) -> None:
-        values, weights = zip(*self._pending, strict=True)
-        self._pending = []
-        value, weight = torch.stack(values), torch.stack(weights).to(values[0])
+        values, weights, targets = zip(*self._waiting, strict=True)
+        self._waiting = []
+        value = torch.stack(values).to(accumulation_dtype(values[0].device))
+        known: Any = weights
+        if self.target_weight is not None and targets[0] is not None:
+            known = weights_of(self.target_weight, targets)
+        weight = torch.stack([torch.as_tensor(one) for one in known]).to(value)
         shaped = weight.reshape(-1, *[1] * (value.ndim - 1))
         # The mean over nothing is nan: it counts nothing and must not spoil the sum.
         parts = torch.where(shaped > 0, value * shaped, 0.0)

@@ -65,6 +65,8 @@ class FBeta(StreamingMetric):
         (1 + beta^2) P R / (beta^2 P + R). What would divide by 0 is 0.
     """
 
+    adds_up = True
+
     def __init__(
         self,
         *,
@@ -139,16 +141,17 @@ class FBeta(StreamingMetric):
             StepError: If there was no batch since the last reset; it is a ``RuntimeError``.
             DataError: If a label was no class; it is a ``ValueError``.
         """
-        if self.sums is None:
+        sums = self.sums
+        if sums is None:
             raise StepError(
                 f"{type(self).__name__} has seen no batch since it was made or reset: call it, or "
                 "its update, before compute."
             )
-        wrong = int(_num_wrong(self.sums))
+        wrong = int(_num_wrong(sums))
         if wrong:
             raise DataError(
                 f"{type(self).__name__}: the targets held {wrong} labels outside of 0 to "
-                f"{self.sums.shape[1] - 4}, the classes that y_pred scores."
+                f"{sums.shape[1] - 4}, the classes that y_pred scores."
             )
         value: float | list[float] = self.compute_tensor().tolist()
         return value
@@ -222,6 +225,8 @@ class F1(FBeta):
         **kwargs: See `FBeta`: all but ``metric`` and ``beta``.
     """
 
+    adds_up = True
+
     def __init__(self, **kwargs: Any) -> None:
         _refuse_beta(type(self).__name__, kwargs)
         super().__init__(metric="fscore", **kwargs)
@@ -235,6 +240,8 @@ class Precision(FBeta):
         **kwargs: See `FBeta`: all but ``metric``.
     """
 
+    adds_up = True
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(metric="precision", **kwargs)
 
@@ -247,6 +254,8 @@ class Recall(FBeta):
         **kwargs: See `FBeta`: all but ``metric``.
     """
 
+    adds_up = True
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(metric="recall", **kwargs)
 
@@ -258,6 +267,8 @@ class BinaryF1(FBeta):
     Args:
         **kwargs: See `FBeta`: all but ``metric``, ``average`` and ``beta``.
     """
+
+    adds_up = True
 
     def __init__(self, **kwargs: Any) -> None:
         _refuse_beta(type(self).__name__, kwargs)
@@ -272,6 +283,8 @@ class BinaryPrecision(FBeta):
         **kwargs: See `FBeta`: all but ``metric`` and ``average``.
     """
 
+    adds_up = True
+
     def __init__(self, **kwargs: Any) -> None:
         names = {"names": "bin_precision", **kwargs}
         super().__init__(metric="precision", average="binary", **names)
@@ -284,6 +297,8 @@ class BinaryRecall(FBeta):
     Args:
         **kwargs: See `FBeta`: all but ``metric`` and ``average``.
     """
+
+    adds_up = True
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(metric="recall", average="binary", **{"names": "bin_recall", **kwargs})

@@ -63,6 +63,8 @@ class KendallTauPerRow(StreamingMetric):
         Kendall 1945, Biometrika 33(3), the treatment of ties in ranking problems.
     """
 
+    adds_up = True
+
     def __init__(self, *, ignore_index: int = -100) -> None:
         super().__init__()
         self.__name__ = "kendall_tau"

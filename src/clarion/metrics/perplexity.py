@@ -31,6 +31,8 @@ class Perplexity(StreamingMetric):
         Jelinek et al. 1977, Perplexity: a measure of the difficulty of speech recognition tasks.
     """
 
+    adds_up = True
+
     def __init__(self, *, ignore_index: int = -100) -> None:
         super().__init__()
         self.__name__ = "perplexity"

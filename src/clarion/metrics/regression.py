@@ -40,6 +40,8 @@ class MeanAbsoluteError(_MeanError):
     but for dimensions of 1.
     """
 
+    adds_up = True
+
     def __init__(self) -> None:
         super().__init__()
         self.__name__ = "mae"
@@ -57,6 +59,8 @@ class MeanSquaredError(_MeanError):
     but for dimensions of 1.
     """
 
+    adds_up = True
+
     def __init__(self) -> None:
         super().__init__()
         self.__name__ = "mse"
@@ -72,6 +76,8 @@ class RootMeanSquaredError(_MeanError):
     Names: ``"rmse"``, ``"root_mean_squared_error"``; in the logs ``rmse``. Predictions and targets
     have one shape, but for dimensions of 1.
     """
+
+    adds_up = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,6 +105,8 @@ class R2(StreamingMetric):
     Source:
         1 - SS_res / SS_tot, with the conventions of ``sklearn.metrics.r2_score``.
     """
+
+    adds_up = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +19,7 @@ __all__ = [
     "target_weight",
     "valid_targets",
     "weight_of",
+    "weights_of",
 ]
 
 Weight: TypeAlias = Callable[[Any, Any], "int | float | Tensor"]
@@ -85,6 +86,21 @@ def register_target_weight(
     _target_weights[id(func)] = func, weigh
 
 
+def weights_of(
+    weigh: TargetWeight, targets: Sequence[Tensor]
+) -> "Sequence[int | float | Tensor] | Tensor":
+    """Return the weight of each of several targets, in few operations if they are alike.
+
+    Args:
+        weigh: What `target_weight` returned.
+        targets: The targets.
+    """
+    ignored, shape = _ignored_by(weigh), targets[0].shape
+    if ignored is None or any(t.shape != shape or t.is_floating_point() for t in targets):
+        return [weigh(target) for target in targets]
+    return (torch.stack(list(targets)).reshape(len(targets), -1) != ignored).sum(1)
+
+
 def valid_targets(
     y_true: Any, *, ignore_index: int = -100, weight: Tensor | None = None, **_: Any
 ) -> int | float | Tensor:
@@ -121,6 +137,18 @@ def _of_target(known: TargetWeight, _y_pred: Any, y_true: Any) -> int | float | 
 
 def _of_module(module: Any, y_true: Any) -> int | float | Tensor:
     return valid_targets(y_true, ignore_index=module.ignore_index, weight=module.weight)
+
+
+def _ignored_by(weigh: TargetWeight) -> int | None:
+    """Return the index that does not count, None if the weight is no plain count of the others."""
+    if not isinstance(weigh, functools.partial):
+        return None
+    if weigh.func is _of_module:
+        module = weigh.args[0]
+        return module.ignore_index if module.weight is None else None
+    if weigh.func is valid_targets and weigh.keywords.get("weight") is None:
+        return int(weigh.keywords.get("ignore_index", -100))
+    return None
 
 
 def _unwrapped(func: Any) -> tuple[Any, dict[str, Any]]:

@@ -11,11 +11,10 @@ from clarion.callbacks.base import Callback
 from clarion.data.loaders import check_iterable, check_steps, dataset_loader, num_batches
 from clarion.data.mixing import transformed
 from clarion.data.nested import torch_apply, torch_to_numpy
-from clarion.engine.logs import to_floats
+from clarion.engine.logs import Logs
 from clarion.engine.loop import Source, mode, run_stage
 from clarion.engine.stage import TEST, TRAIN
 from clarion.engine.step import Output, score_step, train_step
-from clarion.metrics.values import values_by_name
 from clarion.model.collecting import Collector
 from clarion.model.fitting import Fitting, loader_of
 
@@ -177,7 +176,8 @@ class Evaluation(Fitting):
         batch = self._batch(x, y)
         with mode(self.network, training=False), torch.no_grad(), self._metrics.aside():
             output = score_step(self._engine(), batch, TEST, 1)
-        return self._of_batch(output, return_pred, return_dict_format, convert_to_numpy)
+            logs = self._logs_of(output)
+        return self._of_batch(logs, output, return_pred, return_dict_format, convert_to_numpy)
 
     @checked_arguments
     def train_on_batch(
@@ -199,18 +199,24 @@ class Evaluation(Fitting):
             output = train_step(engine, batch, TRAIN, 1)
             if engine.update is not None:
                 engine.update.end_pass()
-        return self._of_batch(output, return_pred, return_dict_format, convert_to_numpy)
+            logs = self._logs_of(output)
+        return self._of_batch(logs, output, return_pred, return_dict_format, convert_to_numpy)
 
     def _batch(self, x: Any, y: Any) -> Any:
         return self._router.prepare(self._router.route((x, y), where="The batch"), self._device)
 
+    def _logs_of(self, output: Output) -> dict[str, Any]:
+        measured = [(("loss",), ("loss",), output.loss), *self._metrics.measured()]
+        return Logs({}, measured).copy()
+
     def _of_batch(
-        self, output: Output, return_pred: bool, return_dict_format: bool, convert_to_numpy: bool
+        self,
+        logs: dict[str, Any],
+        output: Output,
+        return_pred: bool,
+        return_dict_format: bool,
+        convert_to_numpy: bool,
     ) -> Any:
-        named: dict[str, Any] = {"loss": output.loss}
-        for names, own, value in output.measured:
-            named |= values_by_name(value, names, own)
-        logs = to_floats(named)
         prediction = output.prediction
         if convert_to_numpy:
             prediction = torch_to_numpy(prediction)

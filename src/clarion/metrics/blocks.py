@@ -1,0 +1,51 @@
+"""Batches that wait to be counted together: an operation on many numbers costs no more."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["MOST_BATCHES", "Later", "is_small", "lasting"]
+
+MOST_BATCHES = 64
+"""How many batches wait at most."""
+
+_MOST_BYTES = 2**17  # of a tensor: to count more than that at once saves nothing
+
+
+def is_small(value: Any) -> bool:
+    """Tell whether something is one tensor, of a size at which counting it alone is a waste."""
+    return type(value) is Tensor and value.nbytes <= _MOST_BYTES
+
+
+def lasting(value: Tensor) -> Tensor:
+    """Return the values of a tensor, detached, so that they stay what they are.
+
+    What an operation has just returned for its gradient is nobody else's; everything else, such as
+    a view of a weight or the buffer of a loader, may be overwritten, and is copied.
+    """
+    if value.grad_fn is not None and value._base is None:
+        return value.detach()
+    return value.detach().clone()
+
+
+class Later:
+    """The value of a metric for one batch, computed if somebody asks for it.
+
+    Args:
+        metric: The metric; its ``alone(y_pred, y_true)`` is what is asked for.
+        y_pred: The prediction.
+        y_true: The target.
+    """
+
+    __slots__ = ("_metric", "_y_pred", "_y_true")
+
+    def __init__(self, metric: Any, y_pred: Any, y_true: Any) -> None:
+        self._metric = metric
+        self._y_pred = y_pred
+        self._y_true = y_true
+
+    def value(self) -> Any:
+        """Return the value, on the device."""
+        with torch.no_grad():
+            return self._metric.alone(self._y_pred, self._y_true)
