@@ -110,8 +110,8 @@ def _uncounted(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
         prediction = objective.prediction(raw, batch)
         batch.target = objective.align(prediction, batch.target)
         loss: Any = objective.loss(raw, prediction, batch)
-    unknown: list[Measured] = [((n,), (n,), torch.tensor(torch.nan)) for n in metrics.batch_names]
-    return Output(prediction, _total(loss), terms=loss, measured=unknown)
+    metrics.pass_over()
+    return Output(prediction, _total(loss), terms=loss)
 
 
 def _together(engine: Engine, batch: Batch, number: int) -> AbstractContextManager[Any]:

@@ -113,6 +113,11 @@ class MetricSet:
             self.failed = quoted(entry.names) if entry else ""
             raise
 
+    def pass_over(self) -> None:
+        """Take note of a batch that is not counted: its values are nan."""
+        nothing = [torch.full((len(entry.names),), torch.nan) for entry in self._batch]
+        self._last = (None, None, nothing)
+
     def measured(self) -> list[Measured]:
         """Return what the batch metrics say of the last batch; what waits is a `Later`."""
         y_pred, y_true, values = self._last
