@@ -54,6 +54,11 @@ class ArrayBatches:
         self.generator = generator
         self._length = common_length({"the data": self.arrays})
 
+    @property
+    def num_examples(self) -> int:
+        """The number of examples that a traversal gives."""
+        return len(self) * self.batch_size if self.drop_last else self._length
+
     def __len__(self) -> int:
         full, rest = divmod(self._length, self.batch_size)
         return full + (1 if rest and not self.drop_last else 0)

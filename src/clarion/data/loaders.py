@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -26,6 +27,7 @@ __all__ = [
     "dataset_loader",
     "is_array",
     "num_batches",
+    "num_examples",
     "take",
 ]
 
@@ -152,6 +154,26 @@ def num_batches(loader: Any) -> int | None:
         )
         raise DataError(f"The {type(loader).__name__} of batches is empty (length 0): {hint}.")
     return length
+
+
+def num_examples(loader: Any, steps: int | None) -> int | None:
+    """Return how many examples some batches of a loader hold, or None if it cannot be known.
+
+    Args:
+        loader: An iterable of batches.
+        steps: How many batches are taken; None for all.
+    """
+    if isinstance(loader, ArrayBatches):
+        total, batch_size = loader.num_examples, loader.batch_size
+    elif isinstance(loader, DataLoader) and type(loader.batch_sampler) is BatchSampler:
+        sampler: Any = loader.sampler
+        if not hasattr(sampler, "__len__"):  # that of an iterable dataset
+            return None
+        batch_size = loader.batch_sampler.batch_size
+        total = len(loader) * batch_size if loader.drop_last else len(sampler)
+    else:
+        return None
+    return total if steps is None else min(total, steps * batch_size)
 
 
 def check_steps(name: str, steps: int | None) -> None:

@@ -1,7 +1,7 @@
 """The only loop over batches, and the epochs made of it."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,16 @@ from clarion.engine.ranks import is_stopped, note_rank, unite
 from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
 from clarion.engine.step import Output, predict_step, score_step, train_step
 
-__all__ = ["Source", "Training", "fit", "mode", "run_pass", "run_stage"]
+__all__ = [
+    "Source",
+    "Training",
+    "fit",
+    "mode",
+    "run_batches",
+    "run_pass",
+    "run_stage",
+    "stream_stage",
+]
 
 _Keep = Callable[[Batch, Output], None]
 _LOSS = ("loss",)
@@ -146,6 +155,33 @@ def run_stage(
         return _hooked_pass(engine, stage, source, keep)
 
 
+def stream_stage(
+    engine: Engine, stage: Stage, source: Source
+) -> Generator[tuple[Batch, Output], None, None]:
+    """Predict batch by batch, as they are asked for, between the hooks of the stage.
+
+    Between two batches the network is in the mode it was in before. An iterator that is closed
+    early ends the pass as if its batches had been all.
+    """
+    start = perf_counter()
+    with _announced_errors(engine):
+        engine.hooks.fire(stage.begin, {})
+        batches = _batches(engine, source, _where(stage, source))
+        outputs = run_batches(engine, stage, batches)
+        found: tuple[Batch, Output] | None
+        try:
+            while True:
+                with mode(engine.network, training=False), torch.no_grad():
+                    found = next(outputs, None)
+                if found is None:
+                    break
+                yield found
+        except GeneratorExit:
+            outputs.close()
+            batches.close()
+        engine.hooks.fire(stage.end, {"time": perf_counter() - start})
+
+
 @contextmanager
 def mode(network: nn.Module, *, training: bool) -> Iterator[None]:
     """Put a network into train or eval mode inside, and every part of it back into its own."""
@@ -161,13 +197,28 @@ def mode(network: nn.Module, *, training: bool) -> Iterator[None]:
 def run_pass(
     engine: Engine, stage: Stage, batches: Iterable[Batch], keep: _Keep | None = None
 ) -> None:
-    """Run every batch through the stage's step; the only loop over batches.
+    """Run every batch through the stage's step.
 
     Args:
         engine: What a step works with.
         stage: Which stage this is; it decides on the step and the hooks.
         batches: The batches, ready for the network.
         keep: What is called with each batch and its output, to collect them.
+    """
+    for batch, output in run_batches(engine, stage, batches):
+        if keep is not None:
+            keep(batch, output)
+
+
+def run_batches(
+    engine: Engine, stage: Stage, batches: Iterable[Batch]
+) -> Generator[tuple[Batch, Output], None, None]:
+    """Run each batch through the stage's step when it is asked for; the only loop over batches.
+
+    Args: see `run_pass`.
+
+    Yields:
+        Each batch and its output, after the hooks of the batch.
     """
     hooks, progress = engine.hooks, engine.progress
     step = _STEPS[stage.name]
@@ -178,8 +229,6 @@ def run_pass(
         if begins:
             hooks.fire(stage.batch_begin, number, {})
         output = step(engine, batch, stage, number)
-        if keep is not None:
-            keep(batch, output)
         if stage.trains:
             progress.batch = number
         if ends:
@@ -189,6 +238,7 @@ def run_pass(
             if getrefcount(logs) > _UNSHARED:  # somebody keeps it, and may read it at any time
                 logs.settle()
             clock = now
+        yield batch, output
         if at_edge is not None and batch.closes_step:
             at_edge(number)
         if stage.trains and batch.closes_step and is_stopped(engine):
@@ -256,8 +306,7 @@ def _hooked_pass(
     logs: dict[str, Any] = {"time": 0.0}
     with engine.metrics.one_pass() if stage.scores else nullcontext():
         with mode(engine.network, training=False), torch.no_grad():
-            where = f"the {stage.name} loader" + (f' "{source.name}"' if source.name else "")
-            run_pass(engine, stage, _batches(engine, source, where), keep)
+            run_pass(engine, stage, _batches(engine, source, _where(stage, source)), keep)
         if stage.scores:
             unite(engine.metrics, engine.strategy)
             logs |= to_floats(engine.metrics.compute(stage.prefix))
@@ -266,7 +315,11 @@ def _hooked_pass(
     return logs
 
 
-def _batches(engine: Engine, source: Source, where: str) -> Iterator[Batch]:
+def _where(stage: Stage, source: Source) -> str:
+    return f"the {stage.name} loader" + (f' "{source.name}"' if source.name else "")
+
+
+def _batches(engine: Engine, source: Source, where: str) -> Generator[Batch, None, None]:
     router, strategy, device = engine.router, engine.strategy, engine.device
     loader = strategy.shard(source.loader)
     for number, raw in enumerate(take(loader, source.steps, where), start=1):

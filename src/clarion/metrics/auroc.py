@@ -22,7 +22,9 @@ class AUROC(RowMetric):
 
     Names: ``"auroc"``, ``"roc_auc"``; in the logs ``auroc``. A value from 0 to 1, exact, not
     binned: all scores are kept on the device until the next reset, in the dtype they have, so
-    prefer it as an epoch metric.
+    prefer it as an epoch metric. Of float32 scores a row costs 5 bytes with one per label, 6 with
+    two, 4 C + 2 with C classes, 5 L with L labels; up to twice that while the value is computed
+    or pieces are joined.
 
     With one score per label (any scale), or two per label (of which the difference counts), it is
     about class 1. With C > 2 scores of shape (N, C, *) it is the plain mean over classes of each

@@ -20,8 +20,8 @@ class KendallTau(RowMetric):
 
     Names: ``"kendall_tau"``, ``"kendall"``; in the logs ``kendall_tau``. ``y_pred`` and ``y_true``
     have one value per example, shape (N,) or (N, 1). All of them are kept on the device until the
-    next reset; ranking N of them takes some N log(N)^2 steps. It is nan if either side is constant
-    or a value is nan.
+    next reset, 8 bytes per row of float32; ranking N of them takes some N log(N)^2 steps. It is nan
+    if either side is constant or a value is nan.
 
     Source:
         Kendall 1945, Biometrika 33(3), the treatment of ties in ranking problems; counted as in

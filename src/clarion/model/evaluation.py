@@ -8,14 +8,19 @@ import torch
 
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
-from clarion.data.loaders import check_iterable, check_steps, dataset_loader, num_batches
+from clarion.data.loaders import (
+    check_iterable,
+    check_steps,
+    dataset_loader,
+    num_batches,
+    num_examples,
+)
 from clarion.data.mixing import transformed
-from clarion.data.nested import torch_apply, torch_to_numpy
 from clarion.engine.logs import Logs
 from clarion.engine.loop import Source, mode, run_stage
 from clarion.engine.stage import TEST, TRAIN
 from clarion.engine.step import Output, score_step, train_step
-from clarion.model.collecting import Collector
+from clarion.model.collecting import Collector, Returns
 from clarion.model.fitting import Fitting, loader_of
 
 __all__ = ["Evaluation"]
@@ -58,12 +63,14 @@ class Evaluation(Fitting):
         return self._evaluate(
             loader,
             steps,
-            return_pred=return_pred,
-            return_ground_truth=return_ground_truth,
-            return_dict_format=return_dict_format,
-            concatenate_returns=concatenate_returns,
-            convert_to_numpy=convert_to_numpy,
-            callbacks=self._with_progress(callbacks, verbose, progress_options),
+            Returns(
+                predictions=return_pred,
+                targets=return_ground_truth,
+                joined=concatenate_returns,
+                to_numpy=convert_to_numpy,
+                as_dict=return_dict_format,
+            ),
+            self._with_progress(callbacks, verbose, progress_options),
         )
 
     @checked_arguments
@@ -105,12 +112,14 @@ class Evaluation(Fitting):
         return self._evaluate(
             dataset_loader(dataset, "dataset", **options),
             steps,
-            return_pred=return_pred,
-            return_ground_truth=return_ground_truth,
-            return_dict_format=return_dict_format,
-            concatenate_returns=concatenate_returns,
-            convert_to_numpy=convert_to_numpy,
-            callbacks=self._with_progress(callbacks, verbose, progress_options),
+            Returns(
+                predictions=return_pred,
+                targets=return_ground_truth,
+                joined=concatenate_returns,
+                to_numpy=convert_to_numpy,
+                as_dict=return_dict_format,
+            ),
+            self._with_progress(callbacks, verbose, progress_options),
         )
 
     @checked_arguments
@@ -151,12 +160,14 @@ class Evaluation(Fitting):
         return self._evaluate(
             generator,
             steps,
-            return_pred=return_pred,
-            return_ground_truth=return_ground_truth,
-            return_dict_format=return_dict_format,
-            concatenate_returns=concatenate_returns,
-            convert_to_numpy=convert_to_numpy,
-            callbacks=self._with_progress(callbacks, verbose, progress_options),
+            Returns(
+                predictions=return_pred,
+                targets=return_ground_truth,
+                joined=concatenate_returns,
+                to_numpy=convert_to_numpy,
+                as_dict=return_dict_format,
+            ),
+            self._with_progress(callbacks, verbose, progress_options),
         )
 
     @checked_arguments
@@ -217,11 +228,7 @@ class Evaluation(Fitting):
         return_dict_format: bool,
         convert_to_numpy: bool,
     ) -> Any:
-        prediction = output.prediction
-        if convert_to_numpy:
-            prediction = torch_to_numpy(prediction)
-        else:
-            prediction = torch_apply(prediction, lambda tensor: tensor.detach())
+        prediction = Returns(to_numpy=convert_to_numpy).converted(output.prediction)
         head = [logs] if return_dict_format else _loss_and_metrics(list(logs.values()))
         return _bare(head + ([prediction] if return_pred else []))
 
@@ -229,28 +236,19 @@ class Evaluation(Fitting):
         self,
         loader: Iterable[Any],
         steps: int | None,
-        *,
-        return_pred: bool,
-        return_ground_truth: bool,
-        return_dict_format: bool,
-        concatenate_returns: bool,
-        convert_to_numpy: bool,
+        returns: Returns,
         callbacks: list[Callback],
     ) -> Any:
         check_steps("steps", steps)
         check_iterable("generator", loader)
         steps = num_batches(loader) if steps is None else steps
         collector = Collector(
-            predictions=return_pred,
-            targets=return_ground_truth,
-            to_numpy=convert_to_numpy,
-            joined=concatenate_returns,
-            strategy=self._strategy,
+            returns, self._strategy, num_rows=num_examples(loader, steps), num_batches=steps
         )
-        logs = run_stage(
-            self._engine(callbacks, {"steps": steps}), TEST, Source(loader, steps), collector.keep
-        )
-        if return_dict_format:
+        keep = collector.keep if returns.predictions or returns.targets else None
+        engine = self._engine(callbacks, {"steps": steps})
+        logs = run_stage(engine, TEST, Source(loader, steps), keep)
+        if returns.as_dict:
             return _bare([logs, *collector.results()])
         values = [logs[TEST.prefix + name] for name in ("loss", *self.metrics_names)]
         return _bare(_loss_and_metrics(values) + collector.results())

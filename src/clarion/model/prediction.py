@@ -1,6 +1,8 @@
 """The ways to get a model's predictions."""
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
@@ -14,12 +16,15 @@ from clarion.data.loaders import (
     check_steps,
     dataset_loader,
     num_batches,
+    num_examples,
 )
 from clarion.data.nested import torch_to_numpy
-from clarion.engine.loop import Source, mode, run_stage
+from clarion.data.npy_file import NpyFile
+from clarion.engine.engine import Engine
+from clarion.engine.loop import Source, mode, run_stage, stream_stage
 from clarion.engine.stage import PREDICT
 from clarion.engine.step import predict_step
-from clarion.model.collecting import Collector
+from clarion.model.collecting import Collector, Returns
 from clarion.model.evaluation import Evaluation
 
 __all__ = ["Prediction"]
@@ -43,6 +48,8 @@ class Prediction(Evaluation):
         progress_options: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
+        stream: bool = False,
+        out: str | os.PathLike[str] | None = None,
     ) -> Any:
         """Return the predictions for arrays.
 
@@ -59,11 +66,15 @@ class Prediction(Evaluation):
         return self._predict(
             loader,
             steps,
-            has_ground_truth=has_ground_truth,
-            return_ground_truth=return_ground_truth,
-            concatenate_returns=concatenate_returns,
-            convert_to_numpy=convert_to_numpy,
-            callbacks=self._with_progress(callbacks, verbose, progress_options),
+            has_ground_truth,
+            Returns(
+                targets=return_ground_truth,
+                joined=concatenate_returns,
+                to_numpy=convert_to_numpy,
+                stream=stream,
+                out=out,
+            ),
+            self._with_progress(callbacks, verbose, progress_options),
         )
 
     @checked_arguments
@@ -83,6 +94,8 @@ class Prediction(Evaluation):
         progress_options: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
+        stream: bool = False,
+        out: str | os.PathLike[str] | None = None,
     ) -> Any:
         """Return the predictions for a dataset, in its order.
 
@@ -104,11 +117,15 @@ class Prediction(Evaluation):
         return self._predict(
             dataset_loader(dataset, "dataset", **options),
             steps,
-            has_ground_truth=has_ground_truth,
-            return_ground_truth=return_ground_truth,
-            concatenate_returns=concatenate_returns,
-            convert_to_numpy=convert_to_numpy,
-            callbacks=self._with_progress(callbacks, verbose, progress_options),
+            has_ground_truth,
+            Returns(
+                targets=return_ground_truth,
+                joined=concatenate_returns,
+                to_numpy=convert_to_numpy,
+                stream=stream,
+                out=out,
+            ),
+            self._with_progress(callbacks, verbose, progress_options),
         )
 
     @checked_arguments
@@ -124,6 +141,8 @@ class Prediction(Evaluation):
         verbose: bool = True,
         progress_options: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
+        stream: bool = False,
+        out: str | os.PathLike[str] | None = None,
     ) -> Any:
         """Return the predictions for the batches of an iterable.
 
@@ -138,19 +157,35 @@ class Prediction(Evaluation):
             verbose: Whether to show the progress.
             progress_options: Arguments of ``ProgressionCallback``.
             callbacks: What listens, in the order in which it is called.
+            stream: Whether to return an iterator of the predictions of each batch, or of pairs with
+                the targets, which keeps one batch in memory. The pass begins with the first batch
+                that is asked for, and ends when the iterator does or is closed.
+            out: A file whose name ends in ``.npy``. The predictions, which have to be one tensor,
+                are written into it as they come, and it is there when it is whole.
 
         Returns:
             The predictions in the structure that the network returns, or the pair
-            ``(predictions, targets)``. Batches that cannot be joined stay a list.
+            ``(predictions, targets)``. Batches that cannot be joined stay a list. With ``out``
+            the predictions are that file's array, mapped into memory to be read.
+
+        Raises:
+            DataError: With ``out``, if the outputs do not make one array.
+            InvalidArgumentError: If ``out`` is no such name, or comes with an argument that
+                contradicts it.
+            MissingFileError: If there is no such directory.
         """
         return self._predict(
             generator,
             steps,
-            has_ground_truth=has_ground_truth,
-            return_ground_truth=return_ground_truth,
-            concatenate_returns=concatenate_returns,
-            convert_to_numpy=convert_to_numpy,
-            callbacks=self._with_progress(callbacks, verbose, progress_options),
+            has_ground_truth,
+            Returns(
+                targets=return_ground_truth,
+                joined=concatenate_returns,
+                to_numpy=convert_to_numpy,
+                stream=stream,
+                out=out,
+            ),
+            self._with_progress(callbacks, verbose, progress_options),
         )
 
     @checked_arguments
@@ -166,24 +201,32 @@ class Prediction(Evaluation):
         self,
         loader: Iterable[Any],
         steps: int | None,
-        *,
         has_ground_truth: bool,
-        return_ground_truth: bool,
-        concatenate_returns: bool,
-        convert_to_numpy: bool,
+        returns: Returns,
         callbacks: list[Callback],
     ) -> Any:
         check_steps("steps", steps)
         check_iterable("generator", loader)
         steps = num_batches(loader) if steps is None else steps
-        collector = Collector(
-            predictions=True,
-            targets=return_ground_truth,
-            to_numpy=convert_to_numpy,
-            joined=concatenate_returns,
-            strategy=self._strategy,
-        )
-        source = Source(loader, steps, supervised=has_ground_truth or return_ground_truth)
-        run_stage(self._engine(callbacks, {"steps": steps}), PREDICT, source, collector.keep)
-        results = collector.results()
-        return tuple(results) if return_ground_truth else results[0]
+        source = Source(loader, steps, supervised=has_ground_truth or returns.targets)
+        engine = self._engine(callbacks, {"steps": steps})
+        returns.check_ranks(self._strategy.world_size)
+        if returns.stream:
+            return _streamed(engine, source, returns)
+        with nullcontext() if returns.out is None else NpyFile(returns.out) as file:
+            collector = Collector(
+                returns,
+                self._strategy,
+                num_rows=num_examples(loader, steps),
+                num_batches=steps,
+                store=file,
+            )
+            run_stage(engine, PREDICT, source, collector.keep)
+            results = collector.results()
+        return tuple(results) if returns.targets else results[0]
+
+
+def _streamed(engine: Engine, source: Source, returns: Returns) -> Generator[Any, None, None]:
+    with closing(stream_stage(engine, PREDICT, source)) as outputs:
+        for batch, output in outputs:
+            yield returns.of(batch, output)

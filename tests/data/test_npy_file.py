@@ -1,0 +1,49 @@
+"""An array in a file, which numpy reads."""
+
+import numpy as np
+import pytest
+import torch
+
+from clarion import ClarionError
+from clarion.data.joining import Joiner
+from clarion.data.npy_file import NpyFile
+
+
+@pytest.mark.parametrize("num_rows", [None, 2, 7, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+def test_numpy_reads_what_was_written(tmp_path, num_rows, dtype):
+    path = tmp_path / "p.npy"
+    rows = torch.arange(21).reshape(7, 3).to(dtype)
+
+    with NpyFile(path) as file:
+        joiner = Joiner(to_numpy=True, num_rows=num_rows, num_batches=1, store=file)
+        for batch in rows.split(2):
+            joiner.append(batch, len(batch))
+        result = joiner.result()
+
+    assert isinstance(result, np.memmap)
+    assert not result.flags.writeable
+    for found in (result, np.load(path)):
+        assert found.dtype == rows.numpy().dtype
+        assert np.array_equal(found, rows.numpy())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.npy"]
+
+
+def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "p.npy"
+    np.save(path, np.ones(2))
+
+    with NpyFile(path) as file:
+        joiner = Joiner(to_numpy=True, store=file)
+        joiner.append(torch.zeros(3, 2), 3)
+        assert len(list(tmp_path.iterdir())) == 2
+
+    assert np.array_equal(np.load(path), np.ones(2))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.npy"]
+
+
+def test_bad_names_are_refused_before_anything_is_computed(tmp_path):
+    with pytest.raises(ClarionError, match=r'p.csv".* ends in ".npy"'):
+        NpyFile(tmp_path / "p.csv")
+    with pytest.raises(ClarionError, match=r"there is no directory .*Create it first"):
+        NpyFile(tmp_path / "a" / "p.npy")
