@@ -43,6 +43,7 @@ class DDP:
         self._replica: Replica | None = None
         self._same_network = False
         self._warned = False
+        self._shared = _states()
         self._share_randomness(())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -51,7 +52,7 @@ class DDP:
     def wrap(self, network: nn.Module) -> Callable[..., Any]:
         """Return the network in a wrapper, the same one each time."""
         if self._replica is None or self._replica.network is not network:
-            self._replica = Replica(network, self.agree)
+            self._replica = Replica(network, self.agree, self._shared_randomness)
         parameter = next(network.parameters(), None)
         on_host = parameter is None or parameter.device.type == "cpu"
         self.asks_every = 1 if on_host else _ASKS_EVERY
@@ -81,12 +82,25 @@ class DDP:
     @contextlib.contextmanager
     def own_randomness(self, *position: int) -> Iterator[None]:
         """Draw from torch's generators as the seed, the position and the rank say."""
+        self._shared = _states()
         words = (torch.initial_seed(), *position, self.rank)
         digest = hashlib.blake2b(repr(words).encode(), digest_size=8).digest()
-        cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-        with torch.random.fork_rng([torch.cuda.current_device()] if cuda else []):
-            torch.manual_seed(int.from_bytes(digest, "big") >> 1)
+        torch.manual_seed(int.from_bytes(digest, "big") >> 1)
+        try:
             yield
+        finally:
+            _set_states(self._shared)
+
+    @contextlib.contextmanager
+    def _shared_randomness(self) -> Iterator[None]:
+        """Draw, inside of `own_randomness`, what every rank draws."""
+        own = _states()
+        _set_states(self._shared)
+        try:
+            yield
+        finally:
+            self._shared = _states()
+            _set_states(own)
 
     def total(self, weight: float | Tensor) -> float | Tensor:
         """Return the sum of a weight over the ranks."""
@@ -208,6 +222,18 @@ def _host_group() -> Any:
         _host_groups.clear()
         _host_groups[world] = dist.new_group(backend="gloo")
     return _host_groups[world]
+
+
+def _states() -> list[Tensor]:
+    """Return the states of torch's generators of the host and of this rank's device."""
+    on_device = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_device else [])]
+
+
+def _set_states(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -27,15 +27,22 @@ class Replica:
     Args:
         network: The network.
         agree: Returns whether a flag is True on some rank.
+        shared_randomness: Returns a context in which every rank draws the same.
 
     Attributes:
         closes_step: Whether gradients meet in the next backward pass.
     """
 
-    def __init__(self, network: nn.Module, agree: Callable[[bool], bool]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        agree: Callable[[bool], bool],
+        shared_randomness: Callable[[], contextlib.AbstractContextManager[Any]],
+    ) -> None:
         self.network = network
         self.closes_step = True
         self._agree = agree
+        self._shared_randomness = shared_randomness
         self._wrapper: DistributedDataParallel | None = None
         self._parameters: list[nn.Parameter] = []
         self._trained: list[bool] | None = None
@@ -68,7 +75,8 @@ class Replica:
         if old is not None:
             # Its hooks on the parameters would send their gradients a second time.
             old._remove_autograd_hooks()
-        with _evaluating(self.network):  # lazy layers get their shapes, and draw what they draw
+        # Lazy layers get their shapes, and draw their weights.
+        with _evaluating(self.network), self._shared_randomness():
             output = self.network(*args, **kwargs)
         self._parameters = list(self.network.parameters())
         self._trained = [p.requires_grad for p in self._parameters]

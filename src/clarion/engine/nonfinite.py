@@ -116,8 +116,14 @@ class Scene:
     skipped: int = 0
 
     def stop(self, suspect: Suspect) -> NonFiniteError:
-        """Return the error that ends the training."""
-        return NonFiniteError(self.tracer.report(suspect))
+        """Return the error that ends the training: that of the first rank whose loss went bad."""
+        report = self.tracer.report(suspect)
+        if self.strategy.world_size > 1:
+            is_known = suspect.loss is not None or self.tracer.is_bad(suspect)
+            reports = self.strategy.gather(report if is_known else None)
+            told = [f"On rank {rank}: {one}" for rank, one in enumerate(reports) if one]
+            report = told[0] if told else report
+        return NonFiniteError(report)
 
     def count(self, steps: int) -> None:
         """Count steps that were left out."""
@@ -329,7 +335,7 @@ def make_guard(
         strategy,
         progress,
         RunningStatistics(network),
-        Tracer(network, objective, precision, progress, alone=strategy.world_size == 1),
+        Tracer(network, objective, precision, progress),
         quiet,
     )
     return HostGuard(scene) if on_host else DeviceGuard(scene)

@@ -15,7 +15,7 @@ from clarion.checkpoints.manifest import NewerFormatError, environment
 from clarion.checkpoints.random import load_random_states
 from clarion.checkpoints.reader import Checkpoint, read_newest
 from clarion.checkpoints.weights import load_state
-from clarion.console import say
+from clarion.console import is_first_rank, say
 from clarion.errors import CheckpointError
 from clarion.experiment.directory import ExperimentDirectory
 from clarion.experiment.history import best_row, cut_log, read_log
@@ -60,9 +60,11 @@ def resume(
         verbose: Whether to say what is loaded.
 
     Raises:
-        CheckpointError: If what is there cannot be read, or does not fit the model.
+        CheckpointError: If what is there cannot be read, or does not fit the model; or if several
+            ranks find different things there.
     """
     checkpoint = _newest(directory)
+    _check_that_ranks_agree(model, directory, checkpoint)
     if checkpoint is not None:
         epoch = int(checkpoint.manifest.info["epoch"])
         _from_checkpoint(model, directory, checkpoint_writer, checkpoint)
@@ -76,8 +78,10 @@ def resume(
         _from_files(model, directory, callbacks, epoch, verbose)
     else:
         return ResumePoint()
-    if os.path.exists(directory.log_filename):
+    if is_first_rank() and os.path.exists(directory.log_filename):
         cut_log(directory.log_filename, epoch)
+    model.strategy.agree(True)  # the others read what is left
+    if os.path.exists(directory.log_filename):
         _restore_bests(directory, callbacks)
     checkpoint_writer.keep_random_state()
     stoppers = [one for one in callbacks if isinstance(one, EarlyStopping)]
@@ -99,6 +103,19 @@ def _newest(directory: ExperimentDirectory) -> Checkpoint | None:
             stacklevel=4,
         )
         return None
+
+
+def _check_that_ranks_agree(
+    model: Model, directory: ExperimentDirectory, checkpoint: Checkpoint | None
+) -> None:
+    found = None if checkpoint is None else checkpoint.manifest.info
+    others = model.strategy.gather((found, os.path.exists(directory.epoch_filename)))
+    for rank, theirs in enumerate(others):
+        if theirs != others[0]:
+            raise CheckpointError(
+                f'Rank 0 and rank {rank} find different checkpoints in "{directory.directory}". '
+                "The directory has to be on a disk that all ranks share."
+            )
 
 
 def _from_checkpoint(

@@ -153,6 +153,11 @@ class ModelBase:
         self.progress.stopped = stop
 
     @property
+    def strategy(self) -> Strategy:
+        """How ranks share the work, with ``rank`` and ``world_size``."""
+        return self._strategy
+
+    @property
     def gradient_norm(self) -> Tensor | None:
         """The norm of the last step's gradient before clipping, shape (), on the device.
 
