@@ -14,6 +14,7 @@ __all__ = [
     "is_first_rank",
     "is_in_jupyter_notebook",
     "say",
+    "shout",
     "shows",
     "stream_kind",
     "supports_ansi",
@@ -44,6 +45,13 @@ def say(text: str) -> None:
     if _is_line_open():
         before = _ERASE_LINE if stream_kind() == "terminal" else "\n"
     write(f"{before}{text}\n")
+
+
+def shout(text: str) -> None:
+    """Write text to standard error at once, past all buffers, also from a signal handler."""
+    if is_first_rank():
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            os.write(sys.stderr.fileno(), f"\n{text}".encode())
 
 
 def end_line() -> None:

@@ -36,13 +36,13 @@ def background(tmp_path):
 def gate(monkeypatch):
     """A gate that is shut: writes wait at it before their first file."""
     gate = threading.Event()
-    original = writer._remove
+    original = writer.remove
 
     def remove(path):
         assert gate.wait(20)
         original(path)
 
-    monkeypatch.setattr(writer, "_remove", remove)
+    monkeypatch.setattr(writer, "remove", remove)
     yield gate
     gate.set()
 
@@ -133,7 +133,7 @@ def failing(monkeypatch):
     monkeypatch.setattr(writer, "save_file", full)
 
 
-@pytest.mark.parametrize("how", ["check", "wait", "write"])
+@pytest.mark.parametrize("how", ["wait", "write"])
 def test_an_error_is_raised_once_by_the_next_call(background, monkeypatch, how):
     background.write(state_of(1))
     background.wait()
@@ -141,20 +141,16 @@ def test_an_error_is_raised_once_by_the_next_call(background, monkeypatch, how):
         failing(patch)
         background.write(state_of(2))
         background._thread.join()
+        assert background.has_failed
     call = {"write": lambda: background.write(state_of(3))}.get(how) or getattr(background, how)
     with pytest.raises(CheckpointError, match="No space left"):
         call()
-    background.check()
+    assert not background.has_failed
+    background.wait()
     assert_holds(background.directory, 1)
     background.write(state_of(4))
     background.wait()
     assert_holds(background.directory, 4)
-
-
-def test_check_does_not_wait(background, gate):
-    background.write(state_of(1))
-    background.check()
-    assert background.is_busy
 
 
 def test_what_cannot_be_kept_is_an_error_at_once(background):

@@ -117,7 +117,7 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_used(last, name, d
     damage(last / name)
     with pytest.raises(CheckpointError, match=name):
         read_checkpoint(last)
-    with pytest.warns(UserWarning, match=rf"{name}.* The checkpoint before it is used.*epoch 1"):
+    with pytest.warns(UserWarning, match=rf"{name}.* An earlier checkpoint is used.*epoch 1"):
         checkpoint = read_newest(last)
     assert epoch_in(checkpoint) == 1
 

@@ -151,7 +151,7 @@ def test_all_files_of_the_contract(make, data, draws):
     assert files_in(experiment.plots_directory) == plots
     assert any("tfevents" in name for name in files_in(experiment.tensorboard_directory))
     assert Path(experiment.epoch_filename).read_text() == "2\n"
-    assert files_in(experiment.get_path("checkpoints")) == ["last", "last.previous", "lock"]
+    assert files_in(experiment.get_path("checkpoints")) == ["best", "last", "last.previous", "lock"]
 
 
 def test_the_files_are_those_of_plain_torch(make, train):

@@ -48,11 +48,16 @@ class BackgroundWriter:
         """Whether a write is under way."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a write has failed whose error nobody has heard of."""
+        return self._error is not None
+
     def write(self, state: Mapping[str, Any], *, info: Mapping[str, Any] | None = None) -> None:
         """Copy the state and begin to write it; what happens to it afterwards changes nothing.
 
-        The write before is waited for, and its error, if it had one, is raised here: ask
-        ``check`` or ``wait`` first to hear of it apart.
+        The write before is waited for, and its error, if it had one, is raised here; call
+        ``wait`` first to hear of it apart.
 
         Args:
             state: The parts by name; see ``write_checkpoint``.
@@ -72,15 +77,6 @@ class BackgroundWriter:
         self._thread = Thread(target=self._run, args=arguments, name="clarion checkpoint")
         _UNDER_WAY[_known_as(self.directory)] = self._thread
         self._thread.start()
-
-    def check(self) -> None:
-        """Raise the error of a write that has ended; do not wait for one that has not.
-
-        Raises:
-            CheckpointError: If it failed; it is raised once.
-        """
-        if not self.is_busy:
-            self.wait()
 
     def wait(self) -> None:
         """Wait for the write under way, if there is one.

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from clarion.checkpoints.async_writer import wait_for_writes
 from clarion.checkpoints.manifest import Manifest, NewerFormatError
+from clarion.checkpoints.retention import kept_beside
 from clarion.checkpoints.structure import decode
 from clarion.checkpoints.writer import STATE, previous_of
 from clarion.errors import CheckpointError, MissingFileError
@@ -71,10 +72,11 @@ def read_checkpoint(
 
 
 def read_newest(directory: str | os.PathLike[str]) -> Checkpoint | None:
-    """Return the checkpoint in ``directory``, or the one before it if that is broken.
+    """Return the checkpoint in ``directory``, or an earlier one if that is broken.
 
-    A broken one is named in a warning and set aside as ``<directory>.broken``, so that it never
-    takes the place of the good one.
+    Earlier ones are the one before it, and those that are kept of other epochs. A broken one is
+    named in a warning and set aside as ``<directory>.broken-<n>``, so that it never takes the
+    place of a good one.
 
     Args:
         directory: Where ``write_checkpoint`` wrote.
@@ -96,22 +98,27 @@ def read_newest(directory: str | os.PathLike[str]) -> Checkpoint | None:
     except NewerFormatError:
         raise
     except CheckpointError as error:
-        checkpoint = _read_previous(previous, error)
+        checkpoint = _read_earlier(directory, error)
         warnings.warn(
-            f"{error} The checkpoint before it is used instead: {_described(checkpoint)}.",
+            f"{error} An earlier checkpoint is used instead: {_described(checkpoint)}.",
             stacklevel=2,
         )
         _set_aside(directory)
         return checkpoint
 
 
-def _read_previous(directory: Path, newest: CheckpointError) -> Checkpoint:
-    if not directory.exists():
+def _read_earlier(directory: Path, newest: CheckpointError) -> Checkpoint:
+    errors = [str(newest)]
+    for path in (previous_of(directory), *kept_beside(directory)):
+        try:
+            return read_checkpoint(path)
+        except MissingFileError:
+            pass
+        except CheckpointError as error:
+            errors.append(f"Neither is an earlier one of help: {error}")
+    if len(errors) == 1:
         raise newest
-    try:
-        return read_checkpoint(directory)
-    except CheckpointError as error:
-        raise CheckpointError(f"{newest} The checkpoint before it is no help: {error}") from error
+    raise CheckpointError(" ".join(errors)) from newest
 
 
 def _read_part(directory: Path, part: str, plain: Any) -> Any:

@@ -16,7 +16,15 @@ from clarion.checkpoints.manifest import Manifest
 from clarion.checkpoints.structure import encode
 from clarion.errors import CheckpointError
 
-__all__ = ["STATE", "Encoded", "previous_of", "write_checkpoint", "write_encoded"]
+__all__ = [
+    "STATE",
+    "Encoded",
+    "previous_of",
+    "remove",
+    "take_place",
+    "write_checkpoint",
+    "write_encoded",
+]
 
 STATE = "state.json"
 
@@ -70,7 +78,7 @@ def write_encoded(
     aside = directory.with_name(directory.name + ".tmp")
     try:
         aside.parent.mkdir(parents=True, exist_ok=True)
-        _remove(aside)
+        remove(aside)
         aside.mkdir()
         for part, (_, tensors) in encoded.items():
             if tensors:
@@ -81,10 +89,10 @@ def write_encoded(
         manifest = Manifest.of(aside, info, settings)
         manifest.write(aside)
         flush_directory(aside)
-        _take_place(aside, directory)
+        take_place(aside, directory)
     except OSError as error:
         with contextlib.suppress(OSError):
-            _remove(aside)
+            remove(aside)
         raise CheckpointError(
             f'The checkpoint "{directory}" cannot be written: {error}. It needs '
             f"{_needed(encoded)} MB, {free_megabytes(aside.parent)} MB are free on its disk. "
@@ -98,11 +106,11 @@ def previous_of(directory: Path) -> Path:
     return directory.with_name(directory.name + ".previous")
 
 
-def _take_place(aside: Path, directory: Path) -> None:
+def take_place(aside: Path, directory: Path) -> None:
     """Rename ``aside`` to ``directory``, and what is there to the previous one."""
     if directory.exists():
         previous = previous_of(directory)
-        _remove(previous)
+        remove(previous)
         os.rename(directory, previous)
     os.rename(aside, directory)
     flush_directory(directory.parent)
@@ -136,7 +144,8 @@ def _needed(encoded: Encoded) -> str:
     return f"{size / 1e6:.1f}"
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a directory with all that is in it; nothing if nothing is there."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():

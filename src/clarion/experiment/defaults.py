@@ -9,7 +9,15 @@ from torch import nn
 from clarion.callbacks.monitor import check_mode
 from clarion.errors import InvalidArgumentError, suggestion
 
-__all__ = ["Monitor", "check_task", "choose_loss", "choose_metrics", "choose_monitor", "infer_mode"]
+__all__ = [
+    "NOTHING",
+    "Monitor",
+    "check_task",
+    "choose_loss",
+    "choose_metrics",
+    "choose_monitor",
+    "infer_mode",
+]
 
 _TASKS = {"classif": "classification", "reg": "regression"}
 _LOSSES = {"classif": "cross_entropy", "reg": "mse"}
@@ -36,6 +44,10 @@ class Monitor:
 
     metric: str | None
     mode: str | None
+
+
+NOTHING = Monitor(None, None)
+"""That no epoch is the best."""
 
 
 def check_task(task: str | None) -> str | None:
@@ -95,7 +107,7 @@ def choose_monitor(
     if mode is not None:
         check_mode("Experiment", mode)
     if not monitoring:
-        return Monitor(None, None)
+        return NOTHING
     if metric is None:
         metric = "val_acc" if task == "classif" else "val_loss"
     return Monitor(metric, mode or infer_mode(metric))

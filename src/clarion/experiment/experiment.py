@@ -167,6 +167,8 @@ class ModelBundle(Scoring):
         keep_only_last_best: bool = False,
         save_every_epoch: bool = False,
         disable_tensorboard: bool = False,
+        keep: int = 1,
+        keep_best: int = 1,
         seed: int | None = 42,
         **kwargs: Any,
     ) -> list[dict[str, Any]]:
@@ -184,6 +186,10 @@ class ModelBundle(Scoring):
                 those of the bests before it.
             save_every_epoch: Whether to keep the weights of every epoch.
             disable_tensorboard: Whether to write nothing for TensorBoard.
+            keep: How many of the newest epochs' training checkpoints to keep, the last one
+                included, which is always kept.
+            keep_best: How many of the best epochs' training checkpoints to keep, the best one
+                included, which is always kept where something is monitored.
             seed: What Python's, numpy's and torch's generators are seeded with before the first
                 epoch; None leaves them alone.
             **kwargs: See `Model.fit_generator`.
@@ -196,7 +202,13 @@ class ModelBundle(Scoring):
             CheckpointError: If what is in the directory cannot be read or does not fit the model.
         """
         options = TrainOptions(
-            callbacks, lr_schedulers, keep_only_last_best, save_every_epoch, disable_tensorboard
+            callbacks=callbacks,
+            lr_schedulers=lr_schedulers,
+            keep_only_last_best=keep_only_last_best,
+            save_every_epoch=save_every_epoch,
+            disable_tensorboard=disable_tensorboard,
+            keep=keep,
+            keep_best=keep_best,
         )
         run = Run(self.model.fit_generator, (train_generator, valid_generator), kwargs)
         return self._train(run, options, seed)
@@ -211,6 +223,8 @@ class ModelBundle(Scoring):
         keep_only_last_best: bool = False,
         save_every_epoch: bool = False,
         disable_tensorboard: bool = False,
+        keep: int = 1,
+        keep_best: int = 1,
         seed: int | None = 42,
         **kwargs: Any,
     ) -> list[dict[str, Any]]:
@@ -224,7 +238,13 @@ class ModelBundle(Scoring):
         Other arguments, what is returned and raised: see `train`.
         """
         options = TrainOptions(
-            callbacks, lr_schedulers, keep_only_last_best, save_every_epoch, disable_tensorboard
+            callbacks=callbacks,
+            lr_schedulers=lr_schedulers,
+            keep_only_last_best=keep_only_last_best,
+            save_every_epoch=save_every_epoch,
+            disable_tensorboard=disable_tensorboard,
+            keep=keep,
+            keep_best=keep_best,
         )
         run = Run(self.model.fit_dataset, (train_dataset, valid_dataset), kwargs)
         return self._train(run, options, seed)
@@ -240,6 +260,8 @@ class ModelBundle(Scoring):
         keep_only_last_best: bool = False,
         save_every_epoch: bool = False,
         disable_tensorboard: bool = False,
+        keep: int = 1,
+        keep_best: int = 1,
         seed: int | None = 42,
         **kwargs: Any,
     ) -> list[dict[str, Any]]:
@@ -254,7 +276,13 @@ class ModelBundle(Scoring):
         Other arguments, what is returned and raised: see `train`.
         """
         options = TrainOptions(
-            callbacks, lr_schedulers, keep_only_last_best, save_every_epoch, disable_tensorboard
+            callbacks=callbacks,
+            lr_schedulers=lr_schedulers,
+            keep_only_last_best=keep_only_last_best,
+            save_every_epoch=save_every_epoch,
+            disable_tensorboard=disable_tensorboard,
+            keep=keep,
+            keep_best=keep_best,
         )
         run = Run(self.model.fit, (x, y, validation_data), kwargs)
         return self._train(run, options, seed)

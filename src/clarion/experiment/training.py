@@ -18,6 +18,7 @@ from clarion.callbacks.checkpoint import (
 )
 from clarion.callbacks.periodic import PeriodicSaveLambda
 from clarion.checkpoints.lock import DirectoryLock
+from clarion.checkpoints.retention import Retention
 from clarion.console import is_first_rank, say
 from clarion.errors import (
     InvalidArgumentError,
@@ -30,6 +31,7 @@ from clarion.experiment.directory import ExperimentDirectory
 from clarion.experiment.history import read_log
 from clarion.experiment.plotting import save_plots
 from clarion.experiment.resume import ResumePoint, resume
+from clarion.experiment.slot import CheckpointSlot
 from clarion.experiment.training_checkpoint import TrainingCheckpoint
 from clarion.experiment.trouble import DiskTrouble
 from clarion.loggers.csv import AtomicCSVLogger
@@ -52,6 +54,8 @@ class TrainOptions:
         keep_only_last_best: Whether only the weights of the best epoch so far are kept.
         save_every_epoch: Whether the weights of every epoch are kept.
         disable_tensorboard: Whether nothing is written for TensorBoard.
+        keep: How many of the newest epochs' training checkpoints are kept.
+        keep_best: How many of the best epochs' training checkpoints are kept.
     """
 
     callbacks: Sequence[Callback] | None = None
@@ -59,6 +63,8 @@ class TrainOptions:
     keep_only_last_best: bool = False
     save_every_epoch: bool = False
     disable_tensorboard: bool = False
+    keep: int = 1
+    keep_best: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,9 @@ def _train_in(
     others = [*schedulers, *(options.callbacks or [])]
     loaders = [*run.data, run.arguments.get("dataloader_kwargs") or {}]
     trouble = DiskTrouble()
-    last = TrainingCheckpoint(
-        directory.checkpoint_directory, [*savers, *others], loaders, trouble=trouble, lock=lock
-    )
+    retention = Retention(options.keep, options.keep_best)
+    slot = CheckpointSlot(directory.checkpoint_directory, trouble, lock, retention)
+    last = TrainingCheckpoint(slot, [*savers, *others], loaders, monitor)
     point = resume(model, directory, [*savers, *others], last, verbose=run.verbose)
     logger.append = point.epoch > 0
     own = [*savers, *_tensorboard(directory, options), *schedulers]

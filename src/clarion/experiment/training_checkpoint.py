@@ -1,20 +1,18 @@
 """The callback that writes all of a training's state after each epoch."""
 
-import os
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clarion.callbacks.base import Callback
-from clarion.checkpoints.async_writer import BackgroundWriter
-from clarion.checkpoints.lock import DirectoryLock
 from clarion.checkpoints.random import RandomState
 from clarion.checkpoints.structure import encode
 from clarion.console import is_first_rank
 from clarion.engine.state import TrainState
 from clarion.errors import CheckpointError
+from clarion.experiment.defaults import NOTHING, Monitor
 from clarion.experiment.loaders import LoaderState
-from clarion.experiment.trouble import DiskTrouble
+from clarion.experiment.slot import CheckpointSlot
 from clarion.model import Model
 
 __all__ = ["TrainingCheckpoint"]
@@ -27,28 +25,23 @@ class TrainingCheckpoint(Callback):
     written in the background; it is waited for when the training ends, by an error too.
 
     Args:
-        directory: Where the checkpoint stands; the one before is kept beside it.
+        slot: Where the checkpoint stands.
         callbacks: The other callbacks of the training; those with a state are saved.
         loaders: What the data comes from: loaders, samplers, generators, or mappings of them.
-        trouble: Where errors of the disk are kept, those of other files too.
-        lock: What has to be held whenever something is written; None if that needs no check.
+        monitor: What decides which epoch is the best.
     """
 
     def __init__(
         self,
-        directory: str | os.PathLike[str],
+        slot: CheckpointSlot,
         callbacks: Iterable[Callback],
         loaders: Iterable[Any] = (),
-        *,
-        trouble: DiskTrouble | None = None,
-        lock: DirectoryLock | None = None,
+        monitor: Monitor = NOTHING,
     ) -> None:
-        self.directory = directory
-        self._writer = BackgroundWriter(directory)
-        self._trouble = trouble or DiskTrouble()
-        self._lock = lock
+        self._slot = slot
         self._callbacks = list(callbacks)
         self._loaders = LoaderState(loaders)
+        self._monitor = monitor
         self._random: dict[str, Any] | None = None
         self._left_out: set[str] = set()
 
@@ -73,7 +66,11 @@ class TrainingCheckpoint(Callback):
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
         """Begin to write the checkpoint."""
-        self.save("epoch")
+        metric, mode = self._monitor.metric, self._monitor.mode
+        score = (
+            {} if metric is None else {"monitor": metric, "mode": mode, "score": logs.get(metric)}
+        )
+        self.save("epoch", **score)
 
     def on_train_end(self, logs: Mapping[str, Any]) -> None:
         """Wait for what is being written.
@@ -81,29 +78,26 @@ class TrainingCheckpoint(Callback):
         Raises:
             CheckpointError: If the last try of a file has failed; the one before is kept.
         """
-        self._writer.wait()
-        self._trouble.settle(str(self.directory))
+        self._slot.finish()
 
     def on_exception(self, error: BaseException) -> None:
         """Wait for what is being written."""
-        self._writer.wait()
+        self._slot.wait()
 
-    def save(self, reason: str) -> None:
+    def save(self, reason: str, **more: Any) -> None:
         """Begin to write the checkpoint of this moment, on the first rank.
 
         If the one before it could not be written, a warning says so.
 
         Args:
             reason: Why now, for the manifest: ``"epoch"`` for the end of one.
+            **more: What the manifest shall tell besides.
 
         Raises:
             DirectoryInUseError: If another training has taken the directory.
         """
         if not is_first_rank():
             return
-        if self._lock is not None:
-            self._lock.check()
-        self._wait()
         state = self.state_of(self.model).state_dict()
         state["callbacks"] = self._without_misfits(state["callbacks"])
         progress = self.model.progress
@@ -113,11 +107,15 @@ class TrainingCheckpoint(Callback):
             "optimizer": type(self.model.optimizer).__name__,
             "reason": reason,
         }
-        self._writer.write(state, info=info)
+        self._slot.write(state, info | more)
 
-    def _wait(self) -> None:
-        with self._trouble.outlived(str(self.directory)):
-            self._writer.wait()
+    def finish(self) -> None:
+        """Wait for what is being written, the last one.
+
+        Raises:
+            CheckpointError: If it failed, or the last try of another file did.
+        """
+        self._slot.finish()
 
     def _without_misfits(self, states: dict[str, Any]) -> dict[str, Any]:
         """Return the states that a checkpoint can hold; warn once of each that it cannot."""
