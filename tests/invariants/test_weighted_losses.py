@@ -60,6 +60,23 @@ def test_a_weight_counts_like_that_many_rows(kind, batch_size):
     assert history[0]["val_loss"] == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 37])
+def test_evaluating_weighs_the_loss_and_no_metric(batch_size):
+    x, y, weight = make_data()
+    model = Model(make_network(), None, "cross_entropy", epoch_metrics=["acc"])
+    options = {"batch_size": batch_size, "verbose": False}
+
+    loss, accuracy = model.evaluate(x, y, sample_weight=weight, **options)
+
+    rows, labels = repeated(weight, x, y)
+    assert loss == pytest.approx(F.cross_entropy(model.network(rows), labels).item(), rel=1e-12)
+    assert accuracy == model.evaluate(x, y, **options)[1]
+    batches = [(x, y, weight)]
+    assert model.evaluate(batches, verbose=False)[0] == pytest.approx(loss, rel=1e-12)
+    with pytest.raises(InvalidArgumentError, match="sample_weight belongs to arrays"):
+        model.evaluate(batches, sample_weight=weight, verbose=False)
+
+
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_accumulated_batches_with_weights_equal_one_step_on_repeated_rows(kind, optimizer):

@@ -46,6 +46,7 @@ class Evaluation(Fitting):
         verbose: bool = True,
         progress_options: dict[str, Any] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
+        sample_weight: Any = None,
     ) -> Any:
         """Return the loss and the metrics over arrays.
 
@@ -54,11 +55,15 @@ class Evaluation(Fitting):
             y: The targets, likewise.
             batch_size: Examples in a batch.
             dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader``.
+            sample_weight: How much each example counts in the loss, shape (N,), as for `fit`.
+                Metrics count all alike.
 
         Other arguments and what is returned: see `evaluate_generator`.
         """
         loader = loader_of(
-            (x, y), ("x", "y"), {"batch_size": batch_size, **(dataloader_kwargs or {})}
+            (x, y, sample_weight),
+            ("x", "y", "sample_weight"),
+            {"batch_size": batch_size, **(dataloader_kwargs or {})},
         )
         return self._evaluate(
             loader,
