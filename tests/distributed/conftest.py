@@ -12,6 +12,7 @@ import pytest
 
 SERVE = Path(__file__).with_name("serve.py")
 PATIENCE = 100  # seconds
+GONE = ("gone", "its process has ended")
 
 
 def free_port():
@@ -62,8 +63,8 @@ class Ranks:
             if not connection.poll(PATIENCE if not answers else 10):
                 self.stop()
                 pytest.fail(f"rank {len(answers)} does not answer; those before: {answers}")
-            answers.append(connection.recv())
-        if len({trace is None for _, trace in answers}) == 2:
+            answers.append(_answer_of(connection))
+        if GONE in answers or len({trace is None for _, trace in answers}) == 2:
             self.stop()  # who knows what one of them still waits for
         return answers
 
@@ -91,6 +92,13 @@ class Ranks:
                 self._connections.append(listener.accept())
         for connection in self._connections:
             connection.recv()
+
+
+def _answer_of(connection):
+    try:
+        return connection.recv()
+    except EOFError:
+        return GONE
 
 
 @pytest.fixture(scope="session")
