@@ -43,8 +43,29 @@ def test_own_callbacks_measure_and_stop(capsys):
 
 
 @pytest.mark.slow
+def test_two_processes_give_what_one_gives():
+    pytest.importorskip("sklearn")
+    program = str(EXAMPLES / "several_processes.py")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+    def run(*before):
+        command = [sys.executable, *before, program, "--epochs", "3"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def values(output):
+        lines = [line for line in output.splitlines() if "val_loss" in line]
+        return [float(word) for line in lines for word in line.split("s loss:")[1].split()[::2]]
+
+    one, two = run(), run(*launcher)
+
+    assert len(values(one)) == 3 * 6
+    assert values(two) == pytest.approx(values(one), abs=2e-6)
+    assert one.count("Accuracy on test images") == two.count("Accuracy on test images") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["classification_digits", "regression_diabetes", "custom_callback"]
+    "name", ["classification_digits", "regression_diabetes", "custom_callback", "several_processes"]
 )
 def test_the_examples_are_programs(name):
     pytest.importorskip("sklearn")
