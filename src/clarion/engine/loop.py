@@ -282,10 +282,10 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
 def _validate(engine: Engine, training: Training, epoch: int) -> dict[str, Any]:
     """Run a valid pass over each set; return their logs, those of the first under plain names."""
     logs: dict[str, Any] = {}
+    engine.strategy.settle(engine.network, buffers_only=True)
     if not training.valid:
         return logs
     assert engine.update is not None
-    engine.strategy.settle(engine.network, buffers_only=True)
     with preserved_random_state(), engine.update.averaged_weights():
         for source in training.valid:
             stage = valid_stage(source.name)
