@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
+from clarion.data.feed import Feed
 from clarion.distributed.single import Single
 
 
 def test_everything_is_handed_back_as_it_is():
-    single, network, loader = Single(), nn.Linear(1, 1), [1, 2]
+    single, network, loader = Single(), nn.Linear(1, 1), Feed([1, 2])
     sums, parts = [torch.ones(2)], [object()]
 
     assert (single.rank, single.world_size) == (0, 1)

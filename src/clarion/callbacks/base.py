@@ -17,7 +17,10 @@ class Callback:
     until they are read; they compare equal to a dict.
 
     A callback whose class has ``state_dict()`` and ``load_state_dict(state)`` (tensors, numbers,
-    strings, lists and dicts) is saved in training checkpoints and restored on resume.
+    strings, lists and dicts) is saved in training checkpoints and restored on resume. A training
+    that goes on inside an epoch calls ``on_train_begin`` and ``on_epoch_begin`` again, after the
+    states are restored; ``model.progress.batch``, above 0 then, tells. What these hooks draw
+    changes nothing then.
 
     Attributes:
         model: The ``clarion.Model`` that runs, set before the first hook.

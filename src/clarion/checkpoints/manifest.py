@@ -15,7 +15,7 @@ from clarion.errors import CheckpointError
 
 __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "NewerFormatError", "environment"]
 
-FORMAT = 1
+FORMAT = 2
 """The number of the format that this version writes; it reads this and all before."""
 
 MANIFEST = "manifest.json"

@@ -64,12 +64,22 @@ class ArrayBatches:
         return full + (1 if rest and not self.drop_last else 0)
 
     def __iter__(self) -> Iterator[Any]:
-        order = self._draw_order()
+        return self.begin()
+
+    def begin(self, first: int = 0) -> Iterator[Any]:
+        """Draw the order of a traversal, and return its batches from one on.
+
+        Args:
+            first: How many batches are left out at the beginning; none of them is gathered.
+        """
+        return self._batches(self._draw_order(), first)
+
+    def _batches(self, order: Tensor | None, first: int) -> Iterator[Any]:
         num_batches = len(self)
         per_block = self._batches_per_block()
-        for first in range(0, num_batches, per_block):
-            count = min(per_block, num_batches - first)
-            start = first * self.batch_size
+        for begin in range(first, num_batches, per_block):
+            count = min(per_block, num_batches - begin)
+            start = begin * self.batch_size
             stop = min(start + count * self.batch_size, self._length)
             yield from self._batches_of(start, stop, order)
 

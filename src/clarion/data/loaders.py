@@ -1,6 +1,6 @@
-"""Loaders for arrays, datasets and iterables, and how many batches are taken from them."""
+"""Loaders for arrays, datasets and iterables."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,6 @@ __all__ = [
     "is_array",
     "num_batches",
     "num_examples",
-    "take",
 ]
 
 _ARRAY_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last", "generator"})
@@ -201,60 +200,6 @@ def check_iterable(name: str, loader: Any) -> None:
         f"{name} is {what}. Pass a DataLoader, a list of batches, or a generator; arrays go to "
         "fit, evaluate or predict, datasets to fit_dataset, evaluate_dataset or predict_dataset."
     )
-
-
-def take(loader: Iterable[Any], steps: int | None, where: str) -> Iterator[Any]:
-    """Yield exactly ``steps`` batches, starting the loader again whenever it ends before.
-
-    Args:
-        loader: The loader; asked for one iterator, and one more each time it ends early.
-        steps: How many batches; None for as many as there are.
-        where: What an error calls the loader, for example ``the train loader in epoch 2``.
-
-    Raises:
-        DataError: If the loader has no batch to give.
-    """
-    iterator = iter(loader)
-    taken = 0
-    since_start = 0
-    while steps is None or taken < steps:
-        try:
-            raw = next(iterator)
-        except StopIteration:
-            if since_start == 0:
-                raise DataError(_dry(loader, taken, steps, where)) from None
-            if steps is None:
-                return
-            iterator, since_start = iter(loader), 0
-            continue
-        except Exception as error:
-            _note_loading(error, taken + 1, where)
-            raise
-        taken += 1
-        since_start += 1
-        yield raw
-
-
-def _dry(loader: Any, taken: int, steps: int | None, where: str) -> str:
-    where = where[0].upper() + where[1:]
-    wanted = "" if steps is None else f" of the {steps} it should give"
-    if iter(loader) is loader:
-        ended = f"ended after {taken} batches{wanted}" if taken else f"gave no batch{wanted}"
-        return (
-            f"{where} {ended}: a generator can be read only once. "
-            "Pass a list, a DataLoader, an object whose __iter__ starts anew, or a generator "
-            "that never ends together with a number of steps."
-        )
-    return f"{where} gave no batch{wanted}; check that the data is not empty."
-
-
-def _note_loading(error: Exception, number: int, where: str) -> None:
-    error.add_note(f"This happened while {where} was asked for batch {number}.")
-    if "stack expects each tensor to be equal size" in str(error):
-        error.add_note(
-            "The examples of a batch differ in size. Pass a collate_fn that pads them, for example "
-            "with torch.nn.utils.rnn.pad_sequence."
-        )
 
 
 def _as_tensors(dataset: Any) -> Any:

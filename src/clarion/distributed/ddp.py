@@ -16,6 +16,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from clarion.checkpoints.random import RandomState
 from clarion.data.batch import Batch
+from clarion.data.feed import Feed
 from clarion.data.generators import generators_of
 from clarion.data.nested import map_structure, torch_apply
 from clarion.distributed.replica import Replica
@@ -58,12 +59,13 @@ class DDP:
         self.asks_every = 1 if on_host else _ASKS_EVERY
         return self._replica
 
-    def shard(self, loader: Iterable[Any]) -> Iterable[Any]:
-        """Give every rank the random states of rank 0, the loader's own too, and return the loader.
+    def shard(self, feed: Feed) -> Feed:
+        """Give every rank the random states of rank 0, the loader's own too, and return the feed.
 
         Raises:
             InvalidArgumentError: If the loader has a ``DistributedSampler``.
         """
+        loader = feed.loader
         if isinstance(getattr(loader, "sampler", None), DistributedSampler):
             raise InvalidArgumentError(
                 "The loader has a DistributedSampler, and clarion gives each rank its rows of "
@@ -71,7 +73,7 @@ class DDP:
                 "ranks together."
             )
         self._share_randomness(list(generators_of(loader)))
-        return loader
+        return feed
 
     def part(self, batch: Batch, number: int, where: str) -> Batch:
         """Return this rank's rows of a batch, a filler if there is none for it."""

@@ -1,12 +1,13 @@
 """One process that does all the work."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from clarion.data.batch import Batch
+from clarion.data.feed import Feed
 
 __all__ = ["Single"]
 
@@ -24,9 +25,9 @@ class Single:
         """Return the network itself."""
         return network
 
-    def shard(self, loader: Iterable[Any]) -> Iterable[Any]:
-        """Return the loader itself."""
-        return loader
+    def shard(self, feed: Feed) -> Feed:
+        """Return the feed itself."""
+        return feed
 
     def part(self, batch: Batch, number: int, where: str) -> Batch:
         """Return the batch itself."""

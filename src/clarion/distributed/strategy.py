@@ -1,12 +1,13 @@
 """What the loop asks of whoever shares the work between ranks."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from clarion.data.batch import Batch
+from clarion.data.feed import Feed
 
 __all__ = ["Strategy"]
 
@@ -30,8 +31,8 @@ class Strategy(Protocol):
     def wrap(self, network: nn.Module) -> Callable[..., Any]:
         """Return the network as it is run when training: the same one, or a wrapper around it."""
 
-    def shard(self, loader: Iterable[Any]) -> Iterable[Any]:
-        """Return a loader that is about to be read, made to give every rank the same batches."""
+    def shard(self, feed: Feed) -> Feed:
+        """Return what is about to be read, made to give every rank the same batches."""
 
     def part(self, batch: Batch, number: int, where: str) -> Batch:
         """Return this rank's rows of a batch.

@@ -31,7 +31,7 @@ class Cadence:
         self._due = due
 
     def among(
-        self, batches: Iterable[Batch], progress: Progress, act: Callable[[], Any]
+        self, batches: Iterable[Batch], progress: Progress, act: Callable[[], Any], steps: int = 0
     ) -> Iterable[Batch]:
         """Return the batches; ``act`` is called when it is time, between two of them.
 
@@ -39,16 +39,19 @@ class Cadence:
             batches: The batches of a pass, which are asked for once each.
             progress: The counts of the training.
             act: What is to happen.
+            steps: Optimizer steps of the pass that were done before: what was due after the last
+                of them has not happened.
         """
-        return batches if self._due is None else self._interrupted(batches, progress, act)
+        return batches if self._due is None else self._interrupted(batches, progress, act, steps)
 
     def _interrupted(
-        self, batches: Iterable[Batch], progress: Progress, act: Callable[[], Any]
+        self, batches: Iterable[Batch], progress: Progress, act: Callable[[], Any], steps: int
     ) -> Iterator[Batch]:
         assert self._due is not None
         iterator = iter(batches)
         batch = next(iterator, None)
-        steps = 0
+        if steps and batch is not None and self._due(steps, progress):
+            act()
         while batch is not None:
             closes = batch.closes_step  # asked before the step, which may keep the batch
             yield batch

@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
+from clarion.arguments import check_whole_number
 from clarion.callbacks.base import Callback
+from clarion.engine.durations import seconds_of
 
-__all__ = ["EdgeCallback", "edge_of"]
+__all__ = ["EdgeCallback", "Interval", "edge_of"]
 
 
 class EdgeCallback(ABC, Callback):
@@ -37,3 +40,40 @@ def edge_of(callbacks: Iterable[Any]) -> Callable[[int], None] | None:
             one(number)
 
     return act
+
+
+class Interval:
+    """Every so many optimizer steps, or whenever so much time has passed.
+
+    Args:
+        name: What an error calls the value.
+        every: A whole number of optimizer steps; a span of time as text such as ``"5min"`` or as
+            a float in seconds; None for never.
+
+    Raises:
+        InvalidArgumentError: If it is nothing of these.
+    """
+
+    def __init__(self, name: str, every: int | float | str | None) -> None:
+        self._steps: int | None = None
+        self._seconds: float | None = None
+        if isinstance(every, str | float):
+            self._seconds = seconds_of(name, every)
+        elif every is not None:
+            check_whole_number(name, every, 1)
+            self._steps = every
+        self._since = monotonic()
+
+    def restart(self) -> None:
+        """Count the time from now on."""
+        self._since = monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether it is time.
+
+        Args:
+            step: Optimizer steps done over the whole training.
+        """
+        if self._steps is not None:
+            return step % self._steps == 0
+        return self._seconds is not None and monotonic() - self._since >= self._seconds

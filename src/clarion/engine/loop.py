@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from sys import getrefcount
@@ -14,7 +14,7 @@ from torch import nn
 
 from clarion.checkpoints.random import preserved_random_state
 from clarion.data.batch import Batch
-from clarion.data.loaders import take
+from clarion.data.feed import Feed
 from clarion.data.mixing import transformed
 from clarion.engine.cadence import Cadence
 from clarion.engine.engine import Engine
@@ -23,7 +23,9 @@ from clarion.engine.logs import Logs, to_floats
 from clarion.engine.parts import Plan
 from clarion.engine.ranks import is_stopped, note_rank, unite
 from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
+from clarion.engine.state import Progress
 from clarion.engine.step import Output, predict_step, score_step, train_step
+from clarion.engine.under_way import UnderWay
 
 __all__ = [
     "Source",
@@ -46,13 +48,13 @@ class Source:
     """Where the batches of a pass come from.
 
     Attributes:
-        loader: An iterable of raw batches.
+        feed: What gives the raw batches, pass after pass.
         steps: How many batches make a pass; None for as many as there are.
         supervised: Whether raw batches carry a target.
         name: What tells several validation sets apart; empty if there is one.
     """
 
-    loader: Iterable[Any]
+    feed: Feed
     steps: int | None = None
     supervised: bool = True
     name: str = ""
@@ -66,21 +68,21 @@ class Training:
         train: The batches to learn from.
         valid: The sets to validate on after each epoch.
         epochs: The number of the last epoch.
+        under_way: What is kept of the training for checkpoints, and where it goes on.
         initial_epoch: The number of the first one.
         batches_per_step: How many batches make an optimizer step.
         max_steps: Optimizer steps after which the training ends anyway; None for no limit.
         cadence: When to validate inside an epoch too.
-        validations: Where the results of each validation are kept.
     """
 
     train: Source
     valid: Sequence[Source]
     epochs: int
+    under_way: UnderWay
     initial_epoch: int = 1
     batches_per_step: int = 1
     max_steps: int | None = None
     cadence: Cadence = field(default_factory=Cadence)
-    validations: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -96,11 +98,12 @@ class Training:
         total = self.steps_per_epoch * self.epochs
         return total if self.max_steps is None else min(total, self.max_steps)
 
-    def last_epoch(self, done_steps: int) -> int:
+    def last_epoch(self, done_steps: int, done_batches: int = 0) -> int:
         """Return the number of the last epoch that anything is left to do in.
 
         Args:
             done_steps: Optimizer steps that are done already.
+            done_batches: The batches among theirs that belong to the first epoch.
         """
         before = self.initial_epoch - 1
         if self.max_steps is None:
@@ -110,6 +113,7 @@ class Training:
             return before
         if self.steps_per_epoch is None:
             return self.epochs
+        left += math.ceil(done_batches / self.batches_per_step)
         return min(self.epochs, before + math.ceil(left / self.steps_per_epoch))
 
 
@@ -117,11 +121,13 @@ def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
     """Train for some epochs and return their logs.
 
     Each epoch is a train pass and, if there is validation data, a valid pass, which leaves the
-    random states as they were: validating changes nothing in what is learnt.
+    random states as they were: validating changes nothing in what is learnt. If train batches of
+    the first epoch are done already, it goes on after them; its hooks are called again.
     """
     hooks, control, update = engine.hooks, engine.control, engine.update
     assert update is not None
     history: list[dict[str, Any]] = []
+    training.under_way.plan(training.epochs, update.guard.settle)
     with _announced_errors(engine):
         engine.strategy.settle(engine.network)
         update.begin(
@@ -132,7 +138,8 @@ def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
                 training.batches_per_step,
             )
         )
-        hooks.fire("on_train_begin", {})
+        with _undrawn(engine.progress):
+            hooks.fire("on_train_begin", {})
         for epoch in range(training.initial_epoch, training.epochs + 1):
             logs = _run_epoch(engine, training, epoch)
             history.append(logs)
@@ -195,7 +202,11 @@ def mode(network: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 def run_pass(
-    engine: Engine, stage: Stage, batches: Iterable[Batch], keep: _Keep | None = None
+    engine: Engine,
+    stage: Stage,
+    batches: Iterable[Batch],
+    keep: _Keep | None = None,
+    done: int = 0,
 ) -> None:
     """Run every batch through the stage's step.
 
@@ -204,14 +215,15 @@ def run_pass(
         stage: Which stage this is; it decides on the step and the hooks.
         batches: The batches, ready for the network.
         keep: What is called with each batch and its output, to collect them.
+        done: How many batches of the pass were done before.
     """
-    for batch, output in run_batches(engine, stage, batches):
+    for batch, output in run_batches(engine, stage, batches, done):
         if keep is not None:
             keep(batch, output)
 
 
 def run_batches(
-    engine: Engine, stage: Stage, batches: Iterable[Batch]
+    engine: Engine, stage: Stage, batches: Iterable[Batch], done: int = 0
 ) -> Generator[tuple[Batch, Output], None, None]:
     """Run each batch through the stage's step when it is asked for; the only loop over batches.
 
@@ -225,7 +237,7 @@ def run_batches(
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
     at_edge = engine.at_edge if stage.trains else None
     clock = perf_counter()
-    for number, batch in enumerate(batches, start=1):
+    for number, batch in enumerate(batches, start=done + 1):
         if begins:
             hooks.fire(stage.batch_begin, number, {})
         output = step(engine, batch, stage, number)
@@ -256,20 +268,25 @@ _STEPS: dict[str, Callable[[Engine, Batch, Stage, int], Output]] = {
 def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]:
     hooks, progress, update = engine.hooks, engine.progress, engine.update
     assert update is not None
-    start = perf_counter()
+    training.under_way.clock = start = perf_counter() - training.under_way.seconds
+    done, per_step = progress.batch, training.batches_per_step
     update.begin_epoch(epoch)
-    hooks.fire("on_epoch_begin", epoch, {})
+    with _undrawn(progress):
+        hooks.fire("on_epoch_begin", epoch, {})
     where = f"the train loader in epoch {epoch}"
     with engine.metrics.one_pass():
+        training.under_way.restore_metrics(engine.device)
         with mode(engine.network, training=True), torch.enable_grad():
             batches = group_by_step(
-                _transformed(engine, _batches(engine, training.train, where)),
-                training.batches_per_step,
+                _transformed(engine, _batches(engine, training.train, where, epoch, done)),
+                per_step,
                 engine.objective.weigh,
                 engine.strategy,
             )
             validate = partial(_validate, engine, training, epoch)
-            run_pass(engine, TRAIN, training.cadence.among(batches, progress, validate))
+            steps = math.ceil(done / per_step)
+            timed = training.cadence.among(batches, progress, validate, steps)
+            run_pass(engine, TRAIN, timed, done=done)
             update.end_pass()
         unite(engine.metrics, engine.strategy)
         logs = to_floats(engine.metrics.compute(TRAIN.prefix))
@@ -294,7 +311,7 @@ def _validate(engine: Engine, training: Training, epoch: int) -> dict[str, Any]:
             if not logs:
                 logs = {VALID.prefix + key.removeprefix(stage.prefix): found[key] for key in found}
             logs |= found
-    training.validations.append({"epoch": epoch, "step": engine.progress.step, **logs})
+    training.under_way.validations.append({"epoch": epoch, "step": engine.progress.step, **logs})
     return logs
 
 
@@ -319,10 +336,12 @@ def _where(stage: Stage, source: Source) -> str:
     return f"the {stage.name} loader" + (f' "{source.name}"' if source.name else "")
 
 
-def _batches(engine: Engine, source: Source, where: str) -> Generator[Batch, None, None]:
+def _batches(
+    engine: Engine, source: Source, where: str, epoch: int = 0, done: int = 0
+) -> Generator[Batch, None, None]:
     router, strategy, device = engine.router, engine.strategy, engine.device
-    loader = strategy.shard(source.loader)
-    for number, raw in enumerate(take(loader, source.steps, where), start=1):
+    feed = strategy.shard(source.feed)
+    for number, raw in enumerate(feed.take(source.steps, where, epoch), start=done + 1):
         this = f"Batch {number} of {where}"
         batch = router.route(raw, supervised=source.supervised, where=this)
         yield router.prepare(strategy.part(batch, number, this), device)
@@ -349,6 +368,11 @@ def _batch_logs(
     plain = {"batch": number, "size": batch.size, "time": seconds}
     measured = [(_LOSS, _LOSS, output.loss), *engine.metrics.measured(), *output.noted]
     return Logs(plain, measured, stage.prefix)
+
+
+def _undrawn(progress: Progress) -> AbstractContextManager[None]:
+    """Return a context in which hooks draw nothing, if they have drawn it in this epoch before."""
+    return preserved_random_state() if progress.batch else nullcontext()
 
 
 @contextmanager

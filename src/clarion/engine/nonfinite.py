@@ -69,6 +69,9 @@ class Guard(Protocol):
             take: What takes the step.
         """
 
+    def settle(self) -> None:
+        """Make sure that every step so far is judged, so that the training can be saved."""
+
     def end_pass(self) -> None:
         """End a train pass: say what was found and not yet said."""
 
@@ -87,6 +90,9 @@ class Unguarded:
     ) -> None:
         """Take the step."""
         take()
+
+    def settle(self) -> None:
+        """Do nothing."""
 
     def end_pass(self) -> None:
         """Do nothing."""
@@ -209,6 +215,9 @@ class HostGuard:
         scene.count(1)
         precision.skip(optimizer)
 
+    def settle(self) -> None:
+        """Do nothing: each step is judged at once."""
+
     def end_pass(self) -> None:
         """Warn of the steps that were left out."""
         self._scene.tell()
@@ -278,6 +287,10 @@ class DeviceGuard:
         gated_step(optimizer, precision, gate, take)
         if len(self._steps) >= self._look_every:
             self._look()
+
+    def settle(self) -> None:
+        """Look at the flag."""
+        self._look()
 
     def end_pass(self) -> None:
         """Look at the flag, and warn of the steps that were left out."""

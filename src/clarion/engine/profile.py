@@ -1,6 +1,6 @@
 """Where the time of a training goes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from clarion.data.feed import Feed
 from clarion.engine.engine import Engine
 
 __all__ = ["Profile", "Profiler"]
@@ -81,7 +82,7 @@ class Profiler:
             objective=self._wrapped(engine.objective, forward=("prediction", "align", "loss")),
             metrics=self._wrapped(engine.metrics, metrics=("update", "compute")),
             router=self._wrapped(engine.router, data=("route", "prepare")),
-            strategy=_Wrapped(engine.strategy, {"shard": lambda data: _Read(self, shard(data))}),
+            strategy=_Wrapped(engine.strategy, {"shard": lambda feed: _Read(self, shard(feed))}),
             update=self._wrapped(
                 engine.update, backward=("backward",), optimizer=("apply", "clear")
             ),
@@ -92,10 +93,8 @@ class Profiler:
         self._switch()
         return Profile(dict(self._seconds), self._batches)
 
-    def reading(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Yield what a loader yields; the time that this takes is that of the data."""
-        with self._part("data"):
-            iterator = iter(loader)
+    def reading(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """Yield what an iterator yields; the time that this takes is that of the data."""
         while True:
             with self._part("data"):
                 try:
@@ -160,14 +159,14 @@ class Profiler:
 
 
 class _Read:
-    """A loader that is measured each time it is read."""
+    """A feed that is measured each time it is read."""
 
-    def __init__(self, profiler: Profiler, loader: Iterable[Any]) -> None:
+    def __init__(self, profiler: Profiler, feed: Feed) -> None:
         self._profiler = profiler
-        self._loader = loader
+        self._feed = feed
 
-    def __iter__(self) -> Iterator[Any]:
-        return self._profiler.reading(self._loader)
+    def take(self, *args: Any) -> Iterator[Any]:
+        return self._profiler.reading(self._feed.take(*args))
 
 
 class _Wrapped:

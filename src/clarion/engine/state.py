@@ -8,6 +8,9 @@ from clarion.errors import CheckpointError, quoted
 
 __all__ = ["Progress", "Stateful", "TrainState", "callback_states"]
 
+_SINCE_FORMAT_2 = frozenset({"under_way"})
+"""Parts that a checkpoint of format 1 does not have: it was written between two epochs."""
+
 
 @runtime_checkable
 class Stateful(Protocol):
@@ -67,15 +70,15 @@ class TrainState:
         """Restore every part; random states come last, since restoring others may draw numbers.
 
         Raises:
-            CheckpointError: If the state lacks a part.
+            CheckpointError: If the state lacks a part that every checkpoint has.
         """
-        missing = [name for name in self.parts if name not in state]
+        missing = [n for n in self.parts if n not in state and n not in _SINCE_FORMAT_2]
         if missing:
             raise CheckpointError(
                 f"The checkpoint has no state for {quoted(missing)}; it holds {quoted(state)}. "
                 "Build the model as it was when it was written."
             )
-        for name in sorted(self.parts, key=lambda name: name == "random"):
+        for name in sorted(set(self.parts) & set(state), key=lambda name: (name == "random", name)):
             self.parts[name].load_state_dict(state[name])
 
 

@@ -32,7 +32,7 @@ class ModelBundle(Scoring):
     Build one with ``ModelBundle.from_network`` (also called ``Experiment``) or
     ``ModelBundle.from_model``. Calling `train` again, in the same process or another, goes on
     where the training in the directory ended, bit for bit as if it had never stopped; after a
-    kill, from the end of the last whole epoch.
+    kill, from its last checkpoint, inside an epoch too (``checkpoint_every``).
 
     Example:
         >>> import tempfile, torch

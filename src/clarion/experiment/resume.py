@@ -1,8 +1,9 @@
 """Going on where a training ended: from the training checkpoint, or from Poutyne's files."""
 
+import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def resume(
     directory: ExperimentDirectory,
     callbacks: Sequence[Any],
     checkpoint_writer: TrainingCheckpoint,
+    arguments: Mapping[str, Any],
     *,
     verbose: bool,
 ) -> ResumePoint:
@@ -50,13 +52,14 @@ def resume(
 
     The training checkpoint decides, if there is one: it is written last and whole. A directory
     that Poutyne wrote has only the files of its own, which are loaded one by one. Rows of the log
-    that came later are removed.
+    that came later are removed, if there is anything left to do.
 
     Args:
         model: The model, built as it was.
         directory: The experiment.
         callbacks: The callbacks of the training.
         checkpoint_writer: The one that writes its checkpoint; it has them all.
+        arguments: The arguments of ``fit``.
         verbose: Whether to say what is loaded.
 
     Raises:
@@ -69,16 +72,21 @@ def resume(
         epoch = int(checkpoint.manifest.info["epoch"])
         _from_checkpoint(model, directory, checkpoint_writer, checkpoint)
         if verbose:
+            batch = model.progress.batch
+            where = f"starting at epoch {epoch + 1}"
+            if batch:
+                where = f"going on in epoch {epoch + 1} after batch {batch}"
             say(
                 "Loading weights, optimizer, schedules, callbacks and random states from "
-                f"{checkpoint.directory} and starting at epoch {epoch + 1}."
+                f"{checkpoint.directory} and {where}."
             )
     elif os.path.exists(directory.epoch_filename):
         epoch = _read_epoch(directory.epoch_filename)
         _from_files(model, directory, callbacks, epoch, verbose)
     else:
         return ResumePoint()
-    if is_first_rank() and os.path.exists(directory.log_filename):
+    goes_on = not _is_done(model, arguments)
+    if goes_on and is_first_rank() and os.path.exists(directory.log_filename):
         cut_log(directory.log_filename, epoch)
     model.strategy.agree(True)  # the others read what is left
     if os.path.exists(directory.log_filename):
@@ -88,6 +96,13 @@ def resume(
     was_stopped = checkpoint is not None and checkpoint.state["progress"].get("stopped")
     still = any(one.stopped_epoch == epoch and one.wait >= one.patience for one in stoppers)
     return ResumePoint(epoch, is_finished=bool(was_stopped and still))
+
+
+def _is_done(model: Model, arguments: Mapping[str, Any]) -> bool:
+    """Tell whether all epochs or optimizer steps that are asked for are done."""
+    progress, max_steps = model.progress, arguments.get("max_steps")
+    steps_done = max_steps is not None and progress.step >= max_steps
+    return bool(steps_done or progress.epoch >= arguments.get("epochs", math.inf))
 
 
 def _newest(directory: ExperimentDirectory) -> Checkpoint | None:
@@ -142,7 +157,8 @@ def _from_checkpoint(
         directory.random_state_checkpoint_filename,
         directory.epoch_filename,
     ):
-        if not os.path.exists(path):
+        # Inside the first epoch there is none yet.
+        if model.progress.epoch and not os.path.exists(path):
             warnings.warn(
                 f"Missing checkpoint: {path}. What it held is taken from {source}.", stacklevel=5
             )

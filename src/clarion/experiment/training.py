@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +42,8 @@ from clarion.model.validation import validation_sets
 __all__ = ["Run", "TrainOptions", "train"]
 
 _History = list[dict[str, Any]]
+
+_CHECKPOINT_EVERY = "10min"
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,13 @@ def train(
         DirectoryInUseError: If another process trains in the directory.
     """
     _check_monitor(model, monitor, run)
+    arguments = dict(run.arguments)
+    every = arguments.pop("checkpoint_every", _CHECKPOINT_EVERY)
     if directory is None:
         schedulers, listeners = options.lr_schedulers or [], options.callbacks or []
         callbacks = [*_best_restore(monitor, run.verbose), *schedulers, *listeners]
-        return run.fit(*run.data, callbacks=callbacks, **run.arguments)
-    if "initial_epoch" in run.arguments:
+        return run.fit(*run.data, callbacks=callbacks, **arguments)
+    if "initial_epoch" in arguments:
         raise InvalidArgumentError(
             "initial_epoch is decided by the experiment, which goes on where its directory ended. "
             "Leave it out, or use another directory to begin anew."
@@ -129,7 +133,8 @@ def train(
     lock = DirectoryLock(directory.lock_filename)
     # One of several ranks stands for all.
     with lock if is_first_rank() else nullcontext():
-        return _train_in(directory, lock, model, monitor, run, options)
+        run = replace(run, arguments=arguments)
+        return _train_in(directory, lock, model, monitor, run, options, every)
 
 
 def _train_in(
@@ -139,6 +144,7 @@ def _train_in(
     monitor: Monitor,
     run: Run,
     options: TrainOptions,
+    checkpoint_every: int | float | str | None,
 ) -> _History:
     logger = AtomicCSVLogger(directory.log_filename, separator="\t")
     savers = [logger, *_savers(directory, monitor, options, run.verbose)]
@@ -148,8 +154,8 @@ def _train_in(
     trouble = DiskTrouble()
     retention = Retention(options.keep, options.keep_best)
     slot = CheckpointSlot(directory.checkpoint_directory, trouble, lock, retention)
-    last = TrainingCheckpoint(slot, [*savers, *others], loaders, monitor)
-    point = resume(model, directory, [*savers, *others], last, verbose=run.verbose)
+    last = TrainingCheckpoint(slot, [*savers, *others], loaders, monitor, checkpoint_every)
+    point = resume(model, directory, [*savers, *others], last, run.arguments, verbose=run.verbose)
     logger.append = point.epoch > 0
     own = [*savers, *_tensorboard(directory, options), *schedulers]
     callbacks = [*map(trouble.outlived_by, own), *(options.callbacks or []), last]

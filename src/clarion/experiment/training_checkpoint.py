@@ -1,4 +1,4 @@
-"""The callback that writes all of a training's state after each epoch."""
+"""The callback that writes all of a training's state after each epoch, and inside of them."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -8,27 +8,31 @@ from clarion.callbacks.base import Callback
 from clarion.checkpoints.random import RandomState
 from clarion.checkpoints.structure import encode
 from clarion.console import is_first_rank
+from clarion.data.order import LoaderState
+from clarion.engine.edges import EdgeCallback, Interval
 from clarion.engine.state import TrainState
 from clarion.errors import CheckpointError
 from clarion.experiment.defaults import NOTHING, Monitor
-from clarion.experiment.loaders import LoaderState
 from clarion.experiment.slot import CheckpointSlot
 from clarion.model import Model
 
 __all__ = ["TrainingCheckpoint"]
 
 
-class TrainingCheckpoint(Callback):
+class TrainingCheckpoint(EdgeCallback):
     """Writes the training checkpoint after each epoch; it has to be the last of the callbacks.
 
-    What the other callbacks remember is saved as it is after their ``on_epoch_end``. The file is
-    written in the background; it is waited for when the training ends, by an error too.
+    What the other callbacks remember is saved as it is after their ``on_epoch_end``. Inside an
+    epoch it writes between two optimizer steps: when it is time, and when the training ends there,
+    so that a later one goes on in the same epoch. The file is written in the background; it is
+    waited for when the training ends, by an error too.
 
     Args:
         slot: Where the checkpoint stands.
         callbacks: The other callbacks of the training; those with a state are saved.
         loaders: What the data comes from: loaders, samplers, generators, or mappings of them.
         monitor: What decides which epoch is the best.
+        every: When to write inside an epoch, see `Interval`.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class TrainingCheckpoint(Callback):
         callbacks: Iterable[Callback],
         loaders: Iterable[Any] = (),
         monitor: Monitor = NOTHING,
+        every: int | float | str | None = None,
     ) -> None:
         self._slot = slot
         self._callbacks = list(callbacks)
@@ -44,6 +49,8 @@ class TrainingCheckpoint(Callback):
         self._monitor = monitor
         self._random: dict[str, Any] | None = None
         self._left_out: set[str] = set()
+        self._interval = Interval("checkpoint_every", every)
+        self._ended_inside = False
 
     def state_of(self, model: Model) -> TrainState:
         """Return the parts of the training: the model's, and the loaders'."""
@@ -63,9 +70,23 @@ class TrainingCheckpoint(Callback):
             RandomState().load_state_dict(self._random)
             self._random = None
         self._without_misfits(self.state_of(self.model).parts["callbacks"].state_dict())
+        self._interval.restart()
+        self._ended_inside = False
+
+    def at_edge(self, number: int) -> None:
+        """Begin to write the checkpoint if it is time, or if the training ends in this epoch."""
+        if self.model._strategy.world_size > 1:
+            return  # each rank has sums of its own, and one of them writes
+        self._ended_inside = self.model.stop_immediately and number != self.params.get("steps")
+        if self._ended_inside:
+            self.save("end")
+        elif self._interval.is_due(self.model.progress.step):
+            self.save("interval")
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
-        """Begin to write the checkpoint."""
+        """Begin to write the checkpoint, unless the training goes on inside the epoch."""
+        if self._ended_inside:
+            return
         metric, mode = self._monitor.metric, self._monitor.mode
         score = (
             {} if metric is None else {"monitor": metric, "mode": mode, "score": logs.get(metric)}
@@ -90,7 +111,8 @@ class TrainingCheckpoint(Callback):
         If the one before it could not be written, a warning says so.
 
         Args:
-            reason: Why now, for the manifest: ``"epoch"`` for the end of one.
+            reason: Why now, for the manifest: ``"epoch"`` for the end of one, ``"interval"`` for
+                ``checkpoint_every``, ``"end"`` for a training that ends inside an epoch.
             **more: What the manifest shall tell besides.
 
         Raises:
@@ -103,11 +125,13 @@ class TrainingCheckpoint(Callback):
         progress = self.model.progress
         info = {
             "epoch": progress.epoch,
+            "batch": progress.batch,
             "step": progress.step,
             "optimizer": type(self.model.optimizer).__name__,
             "reason": reason,
         }
         self._slot.write(state, info | more)
+        self._interval.restart()
 
     def finish(self) -> None:
         """Wait for what is being written, the last one.

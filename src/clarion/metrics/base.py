@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
@@ -164,6 +164,16 @@ class StreamingMetric(Metric):
     def reset(self) -> None:
         """Forget all sums."""
         self.sums = None
+
+    def pass_state(self) -> dict[str, Any]:
+        """Return what has been gathered since the last reset; batches that wait go on waiting."""
+        waiting = [[y_pred, y_true] for y_pred, y_true, _ in self._waiting]
+        return {"sums": self._buffers["_sums"], "waiting": waiting}
+
+    def load_pass_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `pass_state` returned."""
+        self.sums = state["sums"]
+        self._waiting = [(y_pred, y_true, y_pred._version) for y_pred, y_true in state["waiting"]]
 
     def _count_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from clarion.errors import InvalidArgumentError, quoted
+from clarion.errors import CheckpointError, InvalidArgumentError, quoted
 from clarion.metrics.base import Metric, StreamingMetric
 from clarion.metrics.blocks import Later, is_small, lasting
 from clarion.metrics.decomposable import DecomposableMetric, names_inputs
 from clarion.metrics.names import Names, flatten_metric_names, names_as_list
+from clarion.metrics.partial import load_pass_state, pass_state
 from clarion.metrics.rows import RowMetric
 from clarion.metrics.several import SumOfLosses
 from clarion.metrics.sklearn_metrics import SKLearnMetrics
@@ -188,6 +189,45 @@ class MetricSet:
             if metric is not None:
                 metric.reset()
         self._dirty, self._last = False, (None, None, [])
+
+    def state_dict(self) -> list[dict[str, Any] | None]:
+        """Return what each has gathered of the pass under way; None for those that cannot tell."""
+        return [None if one is None else pass_state(one) for one in self._all()]
+
+    def load_state_dict(
+        self, state: Sequence[Mapping[str, Any] | None], device: torch.device | None = None
+    ) -> None:
+        """Go on with what `state_dict` returned, in a pass that has just begun.
+
+        Args:
+            state: The state, its tensors on the CPU.
+            device: Where tensors go that were on a device; None for where they are.
+
+        Raises:
+            CheckpointError: If the metrics are others.
+        """
+        metrics = self._all()
+        if len(metrics) != len(state):
+            raise CheckpointError(
+                f"The checkpoint was written inside an epoch with {len(state) - 1} metrics; the "
+                f"model has {len(metrics) - 1}. Build it with the same ones."
+            )
+        lost = []
+        for metric, one in zip(metrics, state, strict=True):
+            if metric is not None and one is not None:
+                load_pass_state(metric, one, device)
+            elif metric is not None:
+                lost.append(type(metric).__name__)
+        if lost:
+            warnings.warn(
+                f"The training goes on inside an epoch, and what {quoted(lost)} had gathered is "
+                "not in the checkpoint: the value over this epoch covers the batches from here on. "
+                "A metric whose attributes are tensors and plain values is kept.",
+                stacklevel=2,
+            )
+
+    def _all(self) -> list[Any]:
+        return [self.loss, *self.batch_metrics, *self.epoch_metrics]
 
     @contextmanager
     def aside(self) -> Iterator[None]:

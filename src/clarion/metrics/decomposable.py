@@ -1,7 +1,7 @@
 """Functions of a batch, averaged over batches by what their own mean runs over."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,16 @@ class DecomposableMetric(Metric):
         self.reset()
         if sums is not None:
             self._total, self._weight = sums[:-1], sums[-1]
+
+    def pass_state(self) -> dict[str, Any]:
+        """Return what has been gathered since the last reset; batches that wait go on waiting."""
+        waiting = [list(one) for one in self._waiting]
+        return {"total": self._total, "weight": self._weight, "waiting": waiting}
+
+    def load_pass_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `pass_state` returned."""
+        self._total, self._weight = state["total"], state["weight"]
+        self._waiting = [(value, weight, target) for value, weight, target in state["waiting"]]
 
     def _accumulate(self, output: Any, weight: int | float | Tensor) -> None:
         value = self._values(output)

@@ -1,7 +1,7 @@
 """Rows of all batches, kept compactly until a metric needs them together."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,14 @@ class RowMetric(Metric):
         self.reset()
         if rows:
             self._keep(rows)
+
+    def pass_state(self) -> dict[str, Any]:
+        """Return what has been gathered since the last reset."""
+        return {"rows": self.rows}
+
+    def load_pass_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `pass_state` returned."""
+        self.rows = state["rows"]
 
     def _keep(self, rows: Sequence[Tensor]) -> None:
         if not self._kept:

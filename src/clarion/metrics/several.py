@@ -74,5 +74,14 @@ class SumOfLosses(Metric):
         for part, chunk in zip(self._parts(), chunks, strict=True):
             part.sums = chunk
 
+    def pass_state(self) -> dict[str, Any]:
+        """Return what each loss has gathered since the last reset."""
+        return {"parts": [part.pass_state() for part in self._parts()]}
+
+    def load_pass_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `pass_state` returned."""
+        for part, one in zip(self._parts(), state["parts"], strict=True):
+            part.load_pass_state(one)
+
     def _parts(self) -> list[Any]:
         return list(self.parts)

@@ -105,6 +105,14 @@ class SKLearnMetrics(Metric):
             y_pred, y_true, *weights = (_as_array(tensor) for tensor in rows)
             self._keep(y_pred, y_true, weights[0] if weights else None)
 
+    def pass_state(self) -> dict[str, Any]:
+        """Return what has been gathered since the last reset."""
+        return {"rows": self.rows}
+
+    def load_pass_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `pass_state` returned."""
+        self.rows = state["rows"]
+
     def _keep(
         self, y_pred: NDArray[Any], y_true: NDArray[Any], weights: NDArray[Any] | None
     ) -> None:

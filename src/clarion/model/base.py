@@ -34,6 +34,7 @@ from clarion.engine.profile import Profile
 from clarion.engine.ranks import check_metrics
 from clarion.engine.state import Progress, TrainState, callback_states
 from clarion.engine.terms import with_options
+from clarion.engine.under_way import UnderWay
 from clarion.engine.update import Update
 from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of
 from clarion.metrics.collection import MetricSet
@@ -117,6 +118,7 @@ class ModelBase:
         self.validations: list[dict[str, Any]] = []
         self.profile: Profile | None = None
         self._split = Split()
+        self._under_way = UnderWay(self._metrics, self.progress)
 
     @property
     def batch_metrics(self) -> list[Any]:
@@ -185,7 +187,8 @@ class ModelBase:
         Args:
             callbacks: The callbacks of the run; those with a state are saved by their class.
         """
-        parts: dict[str, Any] = {"network": self.network}
+        # First: it settles what the counts depend on.
+        parts: dict[str, Any] = {"under_way": self._under_way, "network": self.network}
         if self.optimizer is not None:
             parts["optimizer"] = self.optimizer
         parts |= {part.name: part for part in self._update_parts if part.name}

@@ -8,6 +8,7 @@ import torch
 
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
+from clarion.data.feed import Feed
 from clarion.data.loaders import (
     check_iterable,
     check_steps,
@@ -252,7 +253,7 @@ class Evaluation(Fitting):
         )
         keep = collector.keep if returns.predictions or returns.targets else None
         engine = self._engine(callbacks, {"steps": steps})
-        logs = run_stage(engine, TEST, Source(loader, steps), keep)
+        logs = run_stage(engine, TEST, Source(Feed(loader), steps), keep)
         if returns.as_dict:
             return _bare([logs, *collector.results()])
         values = [logs[TEST.prefix + name] for name in ("loss", *self.metrics_names)]

@@ -215,6 +215,10 @@ class Fitting(Running):
                 and logged like them.
             max_time: The same for the time of this call: seconds, or text such as ``"2h"``. A
                 step that has begun is brought to its end.
+            checkpoint_every: For an `Experiment` alone, which writes a training checkpoint at the
+                end of each epoch, and inside of it every so many optimizer steps (a whole number)
+                or whenever so much time has passed (text such as ``"5min"``, or seconds as a
+                float); every 10 minutes unless given, None for the ends of epochs alone.
             check_leaks: Whether to warn of train examples whose inputs stand in the validation
                 data too, with their number and the first of them. Reads all data once.
             overfit: Train on the first so many batches again and again, in the same order, and

@@ -20,6 +20,7 @@ class RunOptions(TypedDict, total=False):
     validate_every: int | float | str | None
     max_steps: int | None
     max_time: float | str | None
+    checkpoint_every: int | float | str | None
     check_leaks: bool
     overfit: int | None
     dry_run: bool
@@ -85,6 +86,12 @@ class RunSettings:
                 check_whole_number(key, value, 1)
         if overfit is not None:
             check_whole_number("overfit", overfit, 1)
+        if options.get("checkpoint_every") is not None:
+            raise InvalidArgumentError(
+                f"checkpoint_every={options['checkpoint_every']!r} needs a directory to write to, "
+                "which a Model has not. Train with Experiment(directory, network, ...), whose "
+                "train methods take it and go on from what they wrote."
+            )
         max_time = options.get("max_time")
         return cls(
             batches_per_step=batches_per_step,

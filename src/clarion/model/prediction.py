@@ -9,6 +9,7 @@ import torch
 
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
+from clarion.data.feed import Feed
 from clarion.data.loaders import (
     any_loader,
     array_loader,
@@ -208,7 +209,7 @@ class Prediction(Evaluation):
         check_steps("steps", steps)
         check_iterable("generator", loader)
         steps = num_batches(loader) if steps is None else steps
-        source = Source(loader, steps, supervised=has_ground_truth or returns.targets)
+        source = Source(Feed(loader), steps, supervised=has_ground_truth or returns.targets)
         engine = self._engine(callbacks, {"steps": steps})
         returns.check_ranks(self._strategy.world_size)
         if returns.stream:

@@ -89,6 +89,9 @@ def put_back(model: "ModelBase", callbacks: Iterable[Callback]) -> Iterator[list
     ours = list(_ours(listed))
     notes = [(callback, dict(vars(callback))) for callback in ours]
     state = copy.deepcopy(model.train_state().state_dict())
+    del state["under_way"]  # put back as it is; what is tried out must not go on from it
+    under_way = dict(vars(model._under_way))
+    model._under_way.loaded = None
     gradients = [(p, p.grad) for p in model.network.parameters()]
     of_the_run = {name: getattr(model, name) for name in _OF_THE_RUN}
     with TemporaryDirectory() as directory:
@@ -98,6 +101,7 @@ def put_back(model: "ModelBase", callbacks: Iterable[Callback]) -> Iterator[list
             yield listed
         finally:
             model.train_state().load_state_dict(state)
+            vars(model._under_way).update(under_way)
             for parameter, gradient in gradients:
                 parameter.grad = gradient
             for name, value in of_the_run.items():

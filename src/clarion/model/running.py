@@ -11,6 +11,7 @@ from clarion.arguments import check_whole_number
 from clarion.callbacks.base import Callback
 from clarion.checkpoints.random import preserved_random_state
 from clarion.console import say
+from clarion.data.feed import Feed
 from clarion.data.inspection import describe_shared, shared_examples, warn_of_sorted_labels
 from clarion.data.loaders import check_iterable, check_steps, num_batches
 from clarion.engine.cadence import make_cadence
@@ -67,22 +68,24 @@ class Running(ModelBase):
         steps = num_batches(train) if steps_per_epoch is None else steps_per_epoch
         measured = ["loss", *self.metrics_names]
         sources = valid_sources(valid, validation_steps, steps_per_epoch, measured)
-        self._begin(initial_epoch)
+        feed = Feed(train, remembers=True)
+        self._under_way.begin(feed, initial_epoch)
+        self.stop_training = self.stop_immediately = False
         self.validates = bool(sources)
         self.validation_names = [source.name for source in sources if source.name]
-        self.validations = []
+        self.validations = self._under_way.validations
         training = Training(
-            train=Source(train, steps),
+            train=Source(feed, steps),
             valid=sources,
             epochs=epochs,
+            under_way=self._under_way,
             initial_epoch=initial_epoch,
             batches_per_step=settings.batches_per_step,
             max_steps=settings.max_steps,
-            validations=self.validations,
         )
         training = replace(
             training,
-            epochs=training.last_epoch(self.progress.step),
+            epochs=training.last_epoch(self.progress.step, self.progress.batch),
             cadence=make_cadence(settings.validate_every, training.steps_per_epoch, self._strategy),
         )
         params: dict[str, Any] = {"epochs": training.epochs, "steps": steps}
@@ -150,14 +153,5 @@ class Running(ModelBase):
                 )
                 engine = self._engine(listed, {"steps": 1})
                 for stage in (TEST, PREDICT):
-                    run_stage(engine, stage, Source(batches, 1))
+                    run_stage(engine, stage, Source(Feed(batches), 1))
         return history
-
-    def _begin(self, initial_epoch: int) -> None:
-        """Start counting anew, unless this goes on where a checkpoint ended."""
-        self.stop_training = False
-        self.stop_immediately = False
-        if self.progress.epoch != initial_epoch - 1 or initial_epoch == 1:
-            self.progress.epoch, self.progress.step = initial_epoch - 1, 0
-            self.progress.skipped = 0
-        self.progress.batch = 0

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clarion.data.arrays import is_table
+from clarion.data.feed import Feed
 from clarion.data.loaders import check_iterable, is_array, num_batches
 from clarion.engine.loop import Source
 from clarion.errors import InvalidArgumentError, quoted
@@ -61,7 +62,7 @@ def valid_sources(
         if wanted is None:
             known = num_batches(loader)
             wanted = steps_per_epoch if known is None else known
-        sources.append(Source(loader, wanted, name=name))
+        sources.append(Source(Feed(loader), wanted, name=name))
     named = [source.name for source in sources if source.name]
     keys = [f"val_{key}" for key in measured]
     keys += [f"val_{name}_{key}" for name in named for key in measured]

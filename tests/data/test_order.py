@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from clarion.data.bucketing import LengthBucketBatchSampler
-from clarion.experiment.loaders import LoaderState
+from clarion.data.order import LoaderState
 
 DATASET = TensorDataset(torch.arange(12))
 

@@ -1,0 +1,155 @@
+"""Raw batches from a loader, pass after pass, from any position of a pass."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from clarion.checkpoints.random import RandomState
+from clarion.data.order import LoaderState
+from clarion.data.readers import reader_of
+from clarion.data.seeding import leave_seed, next_seed, seed_of
+from clarion.errors import DataError
+
+__all__ = ["Feed"]
+
+
+class Feed:
+    """Gives the raw batches of one pass after the other.
+
+    Random numbers are drawn as the loader itself draws them, except inside datasets by index:
+    there each batch has a seed of its own (`SeededDataset`).
+
+    Args:
+        loader: An iterable of raw batches.
+        remembers: Whether `state_dict` will be asked for.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, remembers: bool = False) -> None:
+        self.loader = loader
+        self._reader = reader_of(loader)
+        self._order = LoaderState([loader])
+        self._remembers = remembers
+        self._start: dict[str, Any] = {}
+        self._seed = 0
+        self._given = self._since_start = 0
+        self._loaded: Mapping[str, Any] | None = None
+
+    def take(self, steps: int | None, where: str, epoch: int = 0) -> Iterator[Any]:
+        """Yield exactly ``steps`` batches, starting the loader again whenever it ends before.
+
+        After `load_state_dict` these are the batches that were left of the pass.
+
+        Args:
+            steps: How many batches a pass has; None for as many as there are.
+            where: What an error calls the loader, for example ``the train loader in epoch 2``.
+            epoch: The number of the pass, so that the datasets of two passes differ.
+
+        Raises:
+            DataError: If the loader has no batch to give.
+        """
+        iterator = self._first_iterator(steps, epoch)
+        while steps is None or self._given < steps:
+            try:
+                raw = next(iterator)
+            except StopIteration:
+                if self._since_start == 0:
+                    raise DataError(_dry(self.loader, self._given, steps, where)) from None
+                if steps is None:
+                    return
+                iterator = self._begun(epoch)
+                continue
+            except Exception as error:
+                _note_loading(error, self._given + 1, where)
+                raise
+            finally:
+                leave_seed()
+            self._given += 1
+            self._since_start += 1
+            yield raw
+
+    def state_dict(self, *, inside: bool) -> dict[str, Any]:
+        """Return where the pass is, and what it takes to come there again.
+
+        To be asked for when every batch that was given has been used.
+
+        Args:
+            inside: Whether a pass is under way; between two of them there is less to say.
+        """
+        state = {
+            "reader": self._reader.state_dict(inside=inside),
+            "loader": self._order.state_dict(),
+        }
+        if not inside:
+            return state
+        return {
+            **state,
+            "start": self._start,
+            "seed": self._seed,
+            "given": self._given,
+            "since_start": self._since_start,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool = False) -> None:
+        """Begin the next pass where the state was taken.
+
+        When it begins, the random states have to be those of that moment.
+
+        Args:
+            state: What ``state_dict`` returned.
+            anew: Whether a generator, which cannot start again, was made for what is to come; else
+                it is brought to where the other one was.
+        """
+        self._loaded = {**state, "anew": anew} if state else None
+
+    def _first_iterator(self, steps: int | None, epoch: int) -> Iterator[Any]:
+        state, self._loaded = self._loaded, None
+        self._given = 0
+        if state is None:
+            return self._begun(epoch)
+        inside = "start" in state
+        if inside:
+            self._start, self._seed = state["start"], state["seed"]
+            self._given, self._since_start = state["given"], state["since_start"]
+        random, here = RandomState(), RandomState().state_dict()
+        iterator: Iterator[Any] | None = iter(()) if inside else None
+        try:
+            self._reader.load_state_dict(state["reader"], anew=state["anew"])
+            if inside and (steps is None or self._given < steps):
+                # The loader draws again what it drew then: that is how it comes to its order.
+                self._order.load_state_dict(self._start["loader"])
+                random.load_state_dict(self._start["random"])
+                iterator = self._reader.begin(self._seed, self._since_start)
+        finally:
+            leave_seed()
+            self._order.load_state_dict(state["loader"])
+            random.load_state_dict(here)
+        return self._begun(epoch) if iterator is None else iterator
+
+    def _begun(self, epoch: int) -> Iterator[Any]:
+        self._since_start = 0
+        if self._remembers:
+            random = RandomState().state_dict()
+            self._start = {"random": random, "loader": self._order.state_dict()}
+        self._seed = seed_of(next_seed(), epoch, self._given)
+        return self._reader.begin(self._seed, 0)
+
+
+def _dry(loader: Any, taken: int, steps: int | None, where: str) -> str:
+    where = where[0].upper() + where[1:]
+    wanted = "" if steps is None else f" of the {steps} it should give"
+    if iter(loader) is loader:
+        ended = f"ended after {taken} batches{wanted}" if taken else f"gave no batch{wanted}"
+        return (
+            f"{where} {ended}: a generator can be read only once. "
+            "Pass a list, a DataLoader, an object whose __iter__ starts anew, or a generator "
+            "that never ends together with a number of steps."
+        )
+    return f"{where} gave no batch{wanted}; check that the data is not empty."
+
+
+def _note_loading(error: Exception, number: int, where: str) -> None:
+    error.add_note(f"This happened while {where} was asked for batch {number}.")
+    if "stack expects each tensor to be equal size" in str(error):
+        error.add_note(
+            "The examples of a batch differ in size. Pass a collate_fn that pads them, for example "
+            "with torch.nn.utils.rnn.pad_sequence."
+        )

@@ -1,0 +1,315 @@
+"""The ways to begin a traversal of a loader at any of its batches."""
+
+import inspect
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from torch.utils.data import DataLoader, IterableDataset, MapDataPipe
+
+from clarion.checkpoints.random import preserved_random_state
+from clarion.data.arrays import ArrayBatches
+from clarion.data.seeding import InsideWorker, SeededDataset, Ticket, draws_numbers, seed_of
+
+__all__ = ["Reader", "reader_of"]
+
+
+class Reader(Protocol):
+    """How the traversals of one loader begin."""
+
+    def begin(self, seed: int, skip: int) -> Iterator[Any]:
+        """Return the raw batches of a new traversal.
+
+        Args:
+            seed: What the random numbers inside a dataset depend on, where that can be.
+            skip: How many batches to leave out. What it takes to get there is done, and drawn,
+                before this returns.
+        """
+
+    def state_dict(self, *, inside: bool) -> dict[str, Any]:
+        """Return what a traversal in another process depends on, apart from random states.
+
+        Args:
+            inside: Whether a traversal is under way.
+        """
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
+        """Take over what ``state_dict`` returned; random states are put back afterwards.
+
+        Args:
+            state: What it returned.
+            anew: Whether a generator is meant to go on as it is.
+        """
+
+
+def reader_of(loader: Any) -> Reader:
+    """Return how a loader, an iterable of raw batches, is read."""
+    if type(loader) is ArrayBatches:
+        return _Arrays(loader)
+    if hasattr(type(loader), "state_dict") and hasattr(type(loader), "load_state_dict"):
+        return _Stateful(loader)
+    if _can_be_rebuilt(loader):
+        return _rebuilt(loader)
+    if hasattr(type(loader), "__next__"):
+        return _OneShot(loader)
+    return _Replayed(loader)
+
+
+class _Arrays:
+    """Arrays in memory, whose batches are found by their number."""
+
+    def __init__(self, batches: ArrayBatches) -> None:
+        self._batches = batches
+
+    def begin(self, seed: int, skip: int) -> Iterator[Any]:
+        return self._batches.begin(skip)
+
+    def state_dict(self, *, inside: bool) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
+        pass
+
+
+class _Replayed:
+    """Anything that can be iterated over: what is left out is loaded and dropped."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+
+    def begin(self, seed: int, skip: int) -> Iterator[Any]:
+        iterator = iter(self._loader)
+        _drop(iterator, skip)
+        return iterator
+
+    def state_dict(self, *, inside: bool) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
+        pass
+
+
+class _Stateful:
+    """A loader that knows itself where it is, as torchdata's StatefulDataLoader does."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def begin(self, seed: int, skip: int) -> Iterator[Any]:
+        return iter(self._loader)
+
+    def state_dict(self, *, inside: bool) -> dict[str, Any]:
+        return {"own": self._loader.state_dict()} if inside else {}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
+        if "own" in state:
+            self._loader.load_state_dict(state["own"])
+
+
+_given: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""How many batches each generator has given in this process."""
+
+
+class _OneShot:
+    """A generator, which goes on from one traversal to the next and never starts again."""
+
+    def __init__(self, loader: Iterator[Any]) -> None:
+        self._loader = loader
+        self._here = _already_given(loader)
+        self._before = -self._here  # of this training, in other processes, less those of others
+
+    def begin(self, seed: int, skip: int) -> Iterator[Any]:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        raw = next(self._loader)
+        self._here += 1
+        with suppress(TypeError):  # some iterators cannot be referred to weakly
+            _given[self._loader] = self._here
+        return raw
+
+    def state_dict(self, *, inside: bool) -> dict[str, Any]:
+        return {"given": self._before + self._here}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
+        if anew:
+            return
+        left = state["given"] - self._here
+        if left < 0:
+            warnings.warn(
+                f"The generator has given {self._here} batches, and the checkpoint was written "
+                f"after {state['given']}. It cannot give the others again: pass a new one, made as "
+                "the first was.",
+                stacklevel=2,
+            )
+        _drop(self, left)
+        self._before = state["given"] - self._here
+
+
+class _IndexBatches:
+    """The batches of indices of a loader, with a seed each.
+
+    Args:
+        sampler: The user's: an iterable of batches of indices.
+        seeded: Whether they become tickets.
+    """
+
+    def __init__(self, sampler: Any, *, seeded: bool) -> None:
+        self.sampler = sampler
+        self.seeded = seeded
+        self.seed = self.skip = 0
+        self.closed = False
+        self._latest: _IndexIterator | None = None
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.closed:
+            return iter(())
+        self._latest = _IndexIterator(self)
+        return self._latest
+
+    def arrive(self) -> None:
+        """Leave out now what is to be left out."""
+        if self._latest is not None:
+            self._latest.arrive()
+
+
+class _IndexIterator:
+    """One traversal of `_IndexBatches`.
+
+    The user's sampler is asked when torch asks, so that numbers are drawn in the same order.
+    """
+
+    def __init__(self, batches: _IndexBatches) -> None:
+        self._inner = iter(batches.sampler)
+        self._seed = batches.seed if batches.seeded else None
+        self._skip = batches.skip
+        self._number = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self.arrive()
+        indices = next(self._inner)
+        self._number += 1
+        if self._seed is None:
+            return indices
+        return Ticket(indices, seed_of(self._seed, self._number))
+
+    def arrive(self) -> None:
+        skip, self._skip = self._skip, 0
+        if skip:
+            _drop(self._inner, skip)
+            self._number += skip
+
+
+class _Rebuilt:
+    """A ``DataLoader`` of a dataset by index, built again with samplers that can leave out.
+
+    Args:
+        loader: The user's loader; it is not kept.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        seeded = draws_numbers(loader.dataset, loader.collate_fn)
+        batched = loader.batch_sampler is not None
+        sampler = loader.batch_sampler if batched else loader.sampler
+        self._indices = _IndexBatches(sampler, seeded=seeded)
+        dataset = SeededDataset(loader.dataset) if seeded else loader.dataset
+        options = _options(loader)
+        if seeded and loader.num_workers:
+            options["worker_init_fn"] = InsideWorker(loader.worker_init_fn)
+        if batched:
+            options["batch_sampler"] = self._indices
+        else:
+            options.update(batch_size=None, sampler=self._indices)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what there is to warn of, the user's has warned of
+            self._loader: DataLoader[Any] = DataLoader(dataset, **options)
+        self._keeps_workers = bool(loader.num_workers and loader.persistent_workers)
+        self._had_workers = self._has_workers = False  # when the traversal began, and now
+        self._loaded: Mapping[str, Any] = {}
+
+    def begin(self, seed: int, skip: int) -> Iterator[Any]:
+        # Workers that stay take their seed once: later traversals must not find it undrawn.
+        if self._loaded.get("had_workers" if skip else "has_workers") and not self._has_workers:
+            self._start_workers()
+        self._loaded = {}
+        self._indices.seed, self._indices.skip = seed, skip
+        self._had_workers = self._has_workers
+        iterator = iter(self._loader)
+        self._has_workers = self._keeps_workers
+        self._indices.arrive()
+        return iterator
+
+    def _start_workers(self) -> None:
+        generator = self._loader.generator
+        before = None if generator is None else generator.get_state()
+        self._indices.closed = True
+        try:
+            with preserved_random_state():
+                iter(self._loader)
+        finally:
+            self._indices.closed = False
+            if generator is not None and before is not None:
+                generator.set_state(before)
+
+    def state_dict(self, *, inside: bool) -> dict[str, Any]:
+        return {"had_workers": self._had_workers, "has_workers": self._has_workers}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
+        self._loaded = state if self._keeps_workers else {}
+
+
+_kept: WeakKeyDictionary[Any, _Rebuilt] = WeakKeyDictionary()
+"""What was built for loaders whose workers stay from one call to the next."""
+
+
+def _rebuilt(loader: Any) -> _Rebuilt:
+    if not loader.persistent_workers:
+        return _Rebuilt(loader)
+    if loader not in _kept:
+        _kept[loader] = _Rebuilt(loader)
+    return _kept[loader]
+
+
+def _can_be_rebuilt(loader: Any) -> bool:
+    kind = type(loader)
+    if not issubclass(kind, DataLoader) or isinstance(
+        loader.dataset, IterableDataset | MapDataPipe
+    ):
+        return False
+    # A subclass that only sets itself up otherwise is read like torch's own.
+    return not any(
+        getattr(kind, name) is not getattr(DataLoader, name)
+        for name in ("__iter__", "_get_iterator")
+    )
+
+
+def _options(loader: Any) -> dict[str, Any]:
+    """Return the arguments of a loader apart from the dataset and its order."""
+    order = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"}
+    names = [name for name in inspect.signature(DataLoader).parameters if name not in order]
+    return {name: getattr(loader, name) for name in names if hasattr(loader, name)}
+
+
+def _drop(iterator: Iterator[Any], count: int) -> None:
+    """Take so many things, or as many as there are, and drop them."""
+    for _ in islice(iterator, max(0, count)):
+        pass
+
+
+def _already_given(loader: Any) -> int:
+    try:
+        return _given.get(loader, 0)
+    except TypeError:
+        return 0
