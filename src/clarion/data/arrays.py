@@ -14,8 +14,9 @@ from clarion.data.dataset import common_length
 from clarion.data.nested import from_numpy, map_structure
 from clarion.errors import DataError, InvalidTypeError, kind_of, quoted
 
-__all__ = ["ArrayBatches", "as_arrays", "is_table"]
+__all__ = ["ArrayBatches", "as_arrays", "is_table", "place"]
 
+_ROOM = 2**30  # bytes, on devices that do not tell what is free
 _NUMBER = (bool, int, float, np.number)
 _BATCHES_PER_BLOCK = 64
 _BYTES_PER_BLOCK = 2**19  # what a processor's cache holds: the copy of a block costs 2 % then
@@ -47,12 +48,32 @@ class ArrayBatches:
         generator: torch.Generator | None = None,
     ) -> None:
         check_whole_number("batch_size", batch_size, 1)
+        # Of rows that stand on a disk those near each other are read together.
+        self._on_disk = any(map(_is_mapped, _leaves(arrays)))
         self.arrays = map_structure(arrays, _as_tensor)
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.generator = generator
+        self._device: torch.device | None = None
         self._length = common_length({"the data": self.arrays})
+
+    def place(self, device: torch.device | None) -> None:
+        """Have batches on a device: all arrays are moved there if they fit, else block by block.
+
+        Args:
+            device: Where the network is; None changes nothing.
+        """
+        if device is None or device.type == "cpu":
+            return
+        self._device = device
+        leaves = _leaves(self.arrays)
+        # Doubles stay: they become floats on the way, and some devices have none.
+        if self._on_disk or any(leaf.dtype is torch.float64 for leaf in leaves):
+            return
+        needed = sum(leaf.nbytes for leaf in leaves if leaf.device != device)
+        if needed <= _room_on(device):
+            self.arrays = map_structure(self.arrays, lambda leaf: leaf.to(device))
 
     @property
     def num_examples(self) -> int:
@@ -88,9 +109,20 @@ class ArrayBatches:
             if order is None:
                 # A copy, as a loader's batches are: the network may work in place.
                 return tensor[start:stop].clone()
-            return tensor[order[start:stop].to(tensor.device)]
+            if not self._on_disk:
+                return tensor[order[start:stop].to(tensor.device)]
+            rows, places = order[start:stop].sort()
+            block = torch.empty((stop - start, *tensor.shape[1:]), dtype=tensor.dtype)
+            block[places] = tensor[rows]
+            return block
 
-        yield from _cut(map_structure(self.arrays, gather), self.batch_size)
+        block = map_structure(self.arrays, gather)
+        if self._device is not None:
+            block = map_structure(block, self._moved)
+        yield from _cut(block, self.batch_size)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor if tensor.dtype is torch.float64 else tensor.to(self._device)
 
     def _draw_order(self) -> Tensor | None:
         # A loader draws a seed for its workers before its sampler draws one for the order.
@@ -104,11 +136,21 @@ class ArrayBatches:
         return torch.randperm(self._length, generator=generator)
 
     def _batches_per_block(self) -> int:
-        leaves: list[Tensor] = []
-        map_structure(self.arrays, leaves.append)
+        leaves = _leaves(self.arrays)
         per_example = sum(leaf.element_size() * leaf[:1].numel() for leaf in leaves)
         fitting = _BYTES_PER_BLOCK // max(1, per_example * self.batch_size)
-        return max(1, min(_BATCHES_PER_BLOCK, fitting))
+        return max(1, min(_BATCHES_PER_BLOCK, int(fitting)))
+
+
+def place(loader: Any, device: torch.device | None) -> None:
+    """Have the batches of arrays on a device, see `ArrayBatches.place`; leave other loaders alone.
+
+    Args:
+        loader: An iterable of batches.
+        device: Where the network is; None if it was never moved.
+    """
+    if isinstance(loader, ArrayBatches):
+        loader.place(device)
 
 
 def as_arrays(data: Any, name: str) -> Any:
@@ -209,6 +251,28 @@ def _cut(block: Any, size: int) -> Iterator[Any]:
     if type(block) is tuple:
         return parts
     return starmap(type(block), parts) if hasattr(block, "_fields") else map(type(block), parts)
+
+
+def _is_mapped(leaf: Any) -> bool:
+    """Tell whether an array's memory is that of a file."""
+    while isinstance(leaf, np.ndarray):
+        if isinstance(leaf, np.memmap):
+            return True
+        leaf = leaf.base
+    return False
+
+
+def _leaves(structure: Any) -> list[Any]:
+    leaves: list[Any] = []
+    map_structure(structure, leaves.append)
+    return leaves
+
+
+def _room_on(device: torch.device) -> int:
+    """Return how many bytes of a device arrays may take: a quarter of what is free."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 4
+    return _ROOM
 
 
 def _as_tensor(leaf: Any) -> Any:

@@ -10,12 +10,12 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
-    TensorDataset as TorchTensorDataset,
 )
 
 from clarion.arguments import check_keywords, check_whole_number
 from clarion.data.arrays import ArrayBatches, as_arrays, is_table
 from clarion.data.dataset import TensorDataset, common_length
+from clarion.data.tables import arrays_of, is_hugging_face
 from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, kind_of
 
 __all__ = [
@@ -92,8 +92,9 @@ def dataset_loader(dataset: Any, name: str, *, shuffle: bool = False, **options:
     if shuffle and not iterable and not {"sampler", "batch_sampler"} & set(options):
         options = {"shuffle": True, **options}
     plain = _without_defaults(options)
-    if type(dataset) in (TensorDataset, TorchTensorDataset) and set(plain) <= _ARRAY_OPTIONS:
-        return ArrayBatches(tuple(dataset.tensors), **plain)
+    arrays = arrays_of(dataset) if set(plain) <= _ARRAY_OPTIONS else None
+    if arrays is not None:
+        return ArrayBatches(arrays, **plain)
     if options.get("collate_fn") is None:
         dataset = _as_tensors(dataset)
     return _data_loader(dataset, options)
@@ -204,7 +205,7 @@ def check_iterable(name: str, loader: Any) -> None:
 
 def _as_tensors(dataset: Any) -> Any:
     """Return a Hugging Face dataset that gives tensors, unless its user chose a format."""
-    if not (hasattr(type(dataset), "with_format") and hasattr(type(dataset), "column_names")):
+    if not is_hugging_face(dataset):
         return dataset
     # One with examples by index says its format openly, an iterable one (datasets 4) does not.
     if hasattr(type(dataset), "format"):

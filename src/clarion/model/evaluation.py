@@ -8,6 +8,7 @@ import torch
 
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
+from clarion.data.arrays import place
 from clarion.data.feed import Feed
 from clarion.data.loaders import (
     check_iterable,
@@ -248,6 +249,7 @@ class Evaluation(Fitting):
         check_steps("steps", steps)
         check_iterable("generator", loader)
         steps = num_batches(loader) if steps is None else steps
+        place(loader, self._device)
         collector = Collector(
             returns, self._strategy, num_rows=num_examples(loader, steps), num_batches=steps
         )

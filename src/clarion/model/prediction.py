@@ -9,6 +9,7 @@ import torch
 
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
+from clarion.data.arrays import place
 from clarion.data.feed import Feed
 from clarion.data.loaders import (
     any_loader,
@@ -209,6 +210,7 @@ class Prediction(Evaluation):
         check_steps("steps", steps)
         check_iterable("generator", loader)
         steps = num_batches(loader) if steps is None else steps
+        place(loader, self._device)
         source = Source(Feed(loader), steps, supervised=has_ground_truth or returns.targets)
         engine = self._engine(callbacks, {"steps": steps})
         returns.check_ranks(self._strategy.world_size)

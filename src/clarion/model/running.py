@@ -11,6 +11,7 @@ from clarion.arguments import check_whole_number
 from clarion.callbacks.base import Callback
 from clarion.checkpoints.random import preserved_random_state
 from clarion.console import say
+from clarion.data.arrays import place
 from clarion.data.feed import Feed
 from clarion.data.inspection import describe_shared, shared_examples, warn_of_sorted_labels
 from clarion.data.loaders import check_iterable, check_steps, num_batches
@@ -65,6 +66,8 @@ class Running(ModelBase):
         if settings.dry_run:
             return self._rehearse(train, valid, initial_epoch, callbacks, settings)
         self._inspect(train, valid, settings)
+        for loader in (train, *valid.values()):
+            place(loader, self._device)
         steps = num_batches(train) if steps_per_epoch is None else steps_per_epoch
         measured = ["loss", *self.metrics_names]
         sources = valid_sources(valid, validation_steps, steps_per_epoch, measured)
