@@ -164,7 +164,9 @@ class DecomposableMetric(Metric):
         known: Any = weights
         if self.target_weight is not None and targets[0] is not None:
             known = weights_of(self.target_weight, targets)
-        weight = torch.stack([torch.as_tensor(one) for one in known]).to(value)
+        if not isinstance(known, Tensor):
+            known = torch.stack([torch.as_tensor(one) for one in known])
+        weight = known.to(value)
         shaped = weight.reshape(-1, *[1] * (value.ndim - 1))
         # The mean over nothing is nan: it counts nothing and must not spoil the sum.
         parts = torch.where(shaped > 0, value * shaped, 0.0)
