@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import clarion.engine.kernels as kernels
+import clarion.engine.tight as tight
 import clarion.model.base as base
-from clarion import Callback, Model
+from clarion import Callback, Model, NonFiniteError, StepError
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.kernels import DirectStep, gradients_of
 from clarion.engine.update import Update
@@ -259,3 +260,143 @@ def test_single_batches_are_trained_the_ordinary_way():
     model.train_on_batch(X, Y)
     assert all(p.grad is not None for p in network.parameters())
     assert issubclass(DirectUpdate, Update)
+
+
+def small():
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Dropout(0.2), nn.Linear(5, 2))
+
+
+def run(monkeypatch, *, is_tight, network=None, optimizer="sgd", y=Y, **options):
+    """Train with the tight step or without; return the model, the history, ordinary steps."""
+    ordinary = []
+    train_step = tight.train_step
+    torch.manual_seed(1)
+    arguments = {"loss_function": "cross_entropy", "batch_metrics": ["acc"], **options}
+    fit = {k: arguments.pop(k) for k in ("callbacks", "batch_size") if k in arguments}
+    model = Model(copy.deepcopy(network or small()), optimizer, **arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            tight, "train_step", lambda *args: (ordinary.append(args[3]), train_step(*args))[1]
+        )
+        if not is_tight:
+            patch.setattr(tight.TightStep, "of", lambda engine: None)
+        history = model.fit(X, y, **{"batch_size": 8, "epochs": 2, "verbose": False, **fit})
+    for row in history:
+        row.pop("time")
+    return model, history, ordinary
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": "adamw"},
+        {"loss_function": nn.CrossEntropyLoss(ignore_index=1), "batch_metrics": []},
+        {"loss_function": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]))},
+        {"loss_function": "mse", "y": X[:, :2], "batch_metrics": ["mean_absolute_error"]},
+        {"epoch_metrics": ["f1"], "on_nonfinite": "ignore"},
+    ],
+)
+def test_the_tight_step_equals_the_ordinary_one(options, monkeypatch):
+    network = small()
+    model, history, ordinary = run(monkeypatch, is_tight=True, network=network, **options)
+    other, expected, none = run(monkeypatch, is_tight=False, network=network, **options)
+    # The first batch of each pass, and the last one, whose size is another.
+    assert (ordinary, none) == ([1, 7, 1, 7], [])
+    assert history == expected
+    assert_equal_state(model, other)
+    assert all(
+        torch.equal(mine.grad, theirs.grad)
+        for mine, theirs in zip(model.network.parameters(), other.network.parameters(), strict=True)
+    )
+
+
+class Logs(Callback):
+    only_watches = True
+
+    def __init__(self):
+        self.logs = []
+
+    def on_train_batch_end(self, batch_number, logs):
+        self.logs.append({k: v for k, v in logs.items() if k != "time"})
+
+
+def test_batch_logs_of_the_tight_step(monkeypatch):
+    seen, expected = Logs(), Logs()
+    network = small()
+    _, _, ordinary = run(monkeypatch, is_tight=True, network=network, callbacks=[seen])
+    run(monkeypatch, is_tight=False, network=network, callbacks=[expected])
+    assert len(ordinary) == 4
+    assert seen.logs == expected.logs
+    assert len(seen.logs) == 14
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"callbacks": [Watch()]},
+        {"optimizer": {"optim": "sgd", "clip_norm": 1.0}},
+        {"optimizer": {"optim": "sgd", "schedule": "cosine"}},
+        {"network": mlp()},  # has running statistics
+        {"precision": "bf16-mixed"},
+        {"batch_metrics": [lambda y_pred, y_true: 1.0]},
+        {"loss_function": lambda y_pred, y_true, inputs: y_pred.sum()},
+    ],
+)
+def test_what_is_not_of_the_commonest_kind_takes_the_ordinary_step(options, monkeypatch):
+    monkeypatch.setattr(tight.TightStep, "__call__", lambda *args: pytest.fail("a tight step"))
+    run(monkeypatch, is_tight=True, **options)
+
+
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_the_tight_step_leaves_out_what_is_not_finite(policy, bad, monkeypatch):
+    class Root(nn.Module):
+        """Its gradient is infinite where an input is 0, and its output is not."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear, self.scale = nn.Linear(6, 2), nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.linear(x) + (x[:, :1].clamp(min=0) * self.scale).sqrt().sum(1, True)
+
+    x = X.abs() + 0.1
+    x[30, 0] = torch.nan if bad == "loss" else 0.0
+    torch.manual_seed(0)
+    network = Root()
+    before = copy.deepcopy(network.state_dict())
+    model = Model(network, "sgd", "cross_entropy", batch_metrics=["acc"], on_nonfinite=policy)
+    generator = list(zip(x.split(4), Y.split(4), strict=True))
+    if policy == "stop":
+        with pytest.raises(NonFiniteError, match="batch 8"):
+            model.fit_generator(generator, epochs=1, verbose=False)
+    else:
+        with pytest.warns(UserWarning, match="1 optimizer step left out"):
+            model.fit_generator(generator, epochs=1, verbose=False)
+        assert model.progress.step == 13
+        assert model.progress.skipped == 1
+    assert all(p.isfinite().all() for p in network.parameters())
+    assert not torch.equal(network.state_dict()["linear.weight"], before["linear.weight"])
+
+
+def test_errors_of_the_tight_step_name_the_batch():
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.calls = nn.Linear(6, 2), 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 4:
+                raise ValueError("on purpose")
+            return self.linear(x)
+
+    with pytest.raises(ValueError, match="on purpose") as caught:
+        Model(Fails(), "sgd", "cross_entropy").fit(X, Y, batch_size=4, epochs=1, verbose=False)
+    assert "train batch 4" in caught.value.__notes__[0]
+    y = Y.clone()
+    y[20] = 2
+    batches = list(zip(X.split(4), y.split(4), strict=True))
+    with pytest.raises(StepError, match="loss failed on train batch 6"):
+        Model(small(), "sgd", "cross_entropy").fit_generator(batches, epochs=1, verbose=False)

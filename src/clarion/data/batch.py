@@ -25,6 +25,7 @@ class Batch:
         closes_step: Whether the optimizer steps after this batch.
         weight: How much each example counts in the loss, shape (N,); by name, if there are several
             losses that count differently; None for all alike.
+        lasts: Whether nobody fills the memory of its tensors anew, as some loaders do.
         mixed: What the loss judges in place of ``target``, as MixUp makes it; metrics see the
             target.
         is_filler: Whether nothing of the batch counts: it only keeps a rank for which there are no
@@ -40,7 +41,15 @@ class Batch:
     closes_step: bool = True
     weight: Any = None
     mixed: Any = None
+    lasts: bool = False
     is_filler: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is an optimizer step of its own, all examples counting alike."""
+        whole = self.opens_step and self.closes_step
+        alone = type(self.share) is float and self.share == 1.0
+        return whole and alone and not self.kwargs and self.weight is None and self.mixed is None
 
     @property
     def inputs(self) -> Any:

@@ -29,6 +29,10 @@ class DirectUpdate(Update):
     pass, clipping), they stand in ``Parameter.grad`` as ever; else only those of the last step do.
 
     Args: see `Update`.
+
+    Attributes:
+        direct: The direct step, None while steps are ordinary.
+        gradients: Those of the last step, in the order of its parameters.
     """
 
     def __init__(
@@ -45,8 +49,13 @@ class DirectUpdate(Update):
         self._shares_gradients = hooks.acts_inside or any(part.reads_gradients for part in parts)
         self._is_possible = False
         self._is_due = False
-        self._direct: DirectStep | None = None
-        self._gradients: Sequence[Tensor | None] = ()
+        self.direct: DirectStep | None = None
+        self.gradients: Sequence[Tensor | None] = ()
+
+    @property
+    def acts_alone(self) -> bool:
+        """Whether nothing else takes part in a step, and nobody looks at its gradients."""
+        return not (self._shares_gradients or self._before or self._after)
 
     def begin(self, plan: Plan) -> None:
         """Prepare for a training."""
@@ -57,44 +66,44 @@ class DirectUpdate(Update):
     def begin_epoch(self, epoch: int) -> None:
         """Prepare for the train pass of an epoch."""
         super().begin_epoch(epoch)
-        self._direct, self._is_due = None, self._is_possible
+        self.direct, self._is_due = None, self._is_possible
 
     def clear(self) -> None:
         """Forget the gradients of the step before."""
-        if self._direct is not None and not self._is_right(self._direct):
-            self._direct, self._is_due = None, True
-        if self._direct is None:
+        if self.direct is not None and not self._is_right(self.direct):
+            self.direct, self._is_due = None, True
+        if self.direct is None:
             super().clear()
         else:
             self.guard.open()
 
     def backward(self, loss: Tensor, share: float | Tensor) -> None:
         """Take the gradients of a loss, weighted by its share of the optimizer step."""
-        if self._direct is None:
+        if self.direct is None:
             super().backward(loss, share)
             return
-        self._gradients = gradients_of(self._weighed(loss, share), self._direct.parameters)
+        self.gradients = gradients_of(self._weighed(loss, share), self.direct.parameters)
         if self._shares_gradients:
             self._share()
 
     def apply(self, repeat: Callable[[Batch], None] | None = None) -> None:
         """Step the optimizer: the gradients are complete."""
-        direct = self._direct
+        direct = self.direct
         if direct is None:
             super().apply(repeat)
             if self._is_due:
-                self._is_due, self._direct = False, DirectStep.of(self.optimizer)
-            if self._direct is not None:
-                self._take_back(self._direct)
+                self._is_due, self.direct = False, DirectStep.of(self.optimizer)
+            if self.direct is not None:
+                self._take_back(self.direct)
             return
         step = self._prepare(None)
         if self._shares_gradients:
-            self._gradients = [p.grad for p in direct.parameters]
-        gradients = direct.fitting(self._gradients)
+            self.gradients = [p.grad for p in direct.parameters]
+        gradients = direct.fitting(self.gradients)
         take: Callable[[], Any] = partial(direct, gradients or [])
         if gradients is None:  # other parameters than before had a part in this loss
             self._share()
-            gradients = [g for g in self._gradients if g is not None]
+            gradients = [g for g in self.gradients if g is not None]
             take = partial(self._precision.step, self.optimizer)
         self.guard.step(gradients, self.optimizer, self._precision, take)
         self._finish(step)
@@ -102,20 +111,20 @@ class DirectUpdate(Update):
     def end_pass(self) -> None:
         """End a train pass; the gradients of its last step stay at the parameters."""
         self._share()
-        self._direct, self._gradients = None, ()
+        self.direct, self.gradients = None, ()
         super().end_pass()
 
     def _is_right(self, direct: DirectStep) -> bool:
         return direct.is_current() and (not self._shares_gradients or direct.has_all_trainable())
 
     def _take_back(self, direct: DirectStep) -> None:
-        self._gradients = [p.grad for p in direct.parameters]
+        self.gradients = [p.grad for p in direct.parameters]
         if not self._shares_gradients:
             for parameter in direct.parameters:  # of the size of the network: not to be kept twice
                 parameter.grad = None
 
     def _share(self) -> None:
         """Put the gradients where everybody looks for them."""
-        if self._direct is not None:
-            for parameter, gradient in zip(self._direct.parameters, self._gradients, strict=True):
+        if self.direct is not None:
+            for parameter, gradient in zip(self.direct.parameters, self.gradients, strict=True):
                 parameter.grad = gradient

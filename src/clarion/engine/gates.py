@@ -115,6 +115,11 @@ class RunningStatistics:
         self._layers = [m for m in network.modules() if isinstance(m, _NormBase)]
         self._kept: list[tuple[Tensor, Tensor]] = []
 
+    @property
+    def has_layers(self) -> bool:
+        """Whether the network has such layers."""
+        return bool(self._layers)
+
     def keep(self) -> None:
         """Remember them as they are now."""
         self._kept = [

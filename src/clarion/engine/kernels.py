@@ -92,9 +92,11 @@ class DirectStep:
         Returns:
             None if they are of other parameters than those that the step was made for.
         """
-        if [gradient is not None for gradient in gradients] != self._used:
-            return None
         there = [gradient for gradient in gradients if gradient is not None]
+        # Where all had a gradient and all have one, there is nothing to compare.
+        all_there = len(there) == len(self._used) == len(self._strides)
+        if not all_there and [g is not None for g in gradients] != self._used:
+            return None
         if list(map(_stride, there)) != self._strides:
             # A kernel reads memory as it comes; what is already in order stays as it is.
             owners = [p for p, used in zip(self.parameters, self._used, strict=True) if used]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from clarion.checkpoints.random import preserved_random_state
+from clarion.data.arrays import ArrayBatches
 from clarion.data.batch import Batch
 from clarion.data.feed import Feed
 from clarion.data.mixing import transformed
@@ -25,6 +26,7 @@ from clarion.engine.ranks import is_stopped, note_rank, unite
 from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
 from clarion.engine.state import Progress
 from clarion.engine.step import Output, predict_step, score_step, train_step
+from clarion.engine.tight import TightStep
 from clarion.engine.under_way import UnderWay
 
 __all__ = [
@@ -233,7 +235,7 @@ def run_batches(
         Each batch and its output, after the hooks of the batch.
     """
     hooks, progress = engine.hooks, engine.progress
-    step = _STEPS[stage.name]
+    step = (TightStep.of(engine) if stage.trains else None) or _STEPS[stage.name]
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
     at_edge = engine.at_edge if stage.trains else None
     clock = perf_counter()
@@ -341,9 +343,11 @@ def _batches(
 ) -> Generator[Batch, None, None]:
     router, strategy, device = engine.router, engine.strategy, engine.device
     feed = strategy.shard(source.feed)
+    lasts = isinstance(feed.loader, ArrayBatches)
     for number, raw in enumerate(feed.take(source.steps, where, epoch), start=done + 1):
         this = f"Batch {number} of {where}"
         batch = router.route(raw, supervised=source.supervised, where=this)
+        batch.lasts = lasts
         yield router.prepare(strategy.part(batch, number, this), device)
 
 

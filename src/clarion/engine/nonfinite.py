@@ -162,6 +162,11 @@ class HostGuard:
         self._last: tuple[Batch, int] | None = None
         self._check = HostCheck()
 
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether there are running statistics to be put back when a step is left out."""
+        return self._scene.statistics.has_layers
+
     def open(self) -> None:
         """Remember the running statistics."""
         self._bad = None

@@ -81,6 +81,17 @@ class Objective:
                 f"It returned {held}."
             ) from error
 
+    @property
+    def only_function(self) -> DecomposableMetric | None:
+        """The one loss, if it is a function of the whole prediction and the target alone."""
+        if self._sum is not None or self.computed_by_network or self._prediction_key is not None:
+            return None
+        return self._term.plain
+
+    def takes_as_it_is(self, prediction: Any, target: Any) -> bool:
+        """Tell whether the only loss is called with a target of this kind unchanged."""
+        return self._term.takes_as_it_is(prediction, target)
+
     def align(self, prediction: Any, target: Any) -> Any:
         """Return the target in the shape that the loss compares with the prediction."""
         if self._sum is None:

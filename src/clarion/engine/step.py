@@ -15,7 +15,10 @@ from clarion.engine.stage import Stage
 from clarion.metrics.blocks import is_small
 from clarion.metrics.collection import Measured
 
-__all__ = ["Output", "predict_step", "score_step", "train_step"]
+__all__ = ["NOT_RUN", "Output", "finish_step", "predict_step", "score_step", "train_step"]
+
+NOT_RUN: Any = object()
+"""What stands for the output of a network that was not called yet."""
 
 
 @dataclass(slots=True)
@@ -35,21 +38,48 @@ class Output:
     noted: Sequence[Measured] = ()
 
 
-def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
-    """Run a batch forward and backward, and update the weights when it closes a step."""
+def train_step(
+    engine: Engine, batch: Batch, stage: Stage, number: int, raw: Any = NOT_RUN
+) -> Output:
+    """Run a batch forward and backward, and update the weights when it closes a step.
+
+    Args:
+        engine: What the step works with.
+        batch: The batch.
+        stage: The stage.
+        number: The number of the batch.
+        raw: What the network returned for it, if it was called already.
+    """
     update = engine.update
     assert update is not None
     if batch.opens_step:
         update.clear()
     with _together(engine, batch, number):
-        output = score_step(engine, batch, stage, number)
-        loss: Any = output.terms
-        update.guard.watch(loss, batch, number)
-        try:
-            update.backward(loss, batch.share)
-        except Exception as error:
-            explain_backward(error, loss, stage, number)
-            raise
+        output = score_step(engine, batch, stage, number, raw)
+        _go_back(engine, batch, stage, number, output)
+    return _close(engine, batch, stage, number, output)
+
+
+def finish_step(engine: Engine, batch: Batch, stage: Stage, number: int, output: Output) -> Output:
+    """Do what `train_step` does after a batch was run forward and scored."""
+    _go_back(engine, batch, stage, number, output)
+    return _close(engine, batch, stage, number, output)
+
+
+def _go_back(engine: Engine, batch: Batch, stage: Stage, number: int, output: Output) -> None:
+    update, loss = engine.update, output.terms
+    assert update is not None
+    update.guard.watch(loss, batch, number)
+    try:
+        update.backward(loss, batch.share)
+    except Exception as error:
+        explain_backward(error, loss, stage, number)
+        raise
+
+
+def _close(engine: Engine, batch: Batch, stage: Stage, number: int, output: Output) -> Output:
+    update = engine.update
+    assert update is not None
     if "on_backward_end" in engine.hooks:
         engine.hooks.fire("on_backward_end", number)
     if update.window is not None:
@@ -60,16 +90,22 @@ def train_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Outpu
     return output
 
 
-def score_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
-    """Run a batch forward; compute its loss and update the metrics."""
+def score_step(
+    engine: Engine, batch: Batch, stage: Stage, number: int, raw: Any = NOT_RUN
+) -> Output:
+    """Run a batch forward; compute its loss and update the metrics.
+
+    Args: see `train_step`.
+    """
     if batch.is_filler:
         return _uncounted(engine, batch, stage, number)
     objective = engine.objective
-    raw = _call(engine, batch, stage, number)
+    if raw is NOT_RUN:
+        raw = _call(engine, batch, stage, number)
     prediction = objective.prediction(raw, batch)
     try:
         batch.target = objective.align(prediction, batch.target)
-        if engine.metrics.keeps_targets and is_small(batch.target):
+        if engine.metrics.keeps_targets and not batch.lasts and is_small(batch.target):
             # It waits to be counted; a loader may fill its buffer anew by then.
             batch.target = batch.target.clone()
         loss: Any = objective.loss(raw, prediction, batch)

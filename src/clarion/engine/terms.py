@@ -54,6 +54,20 @@ class LossTerm:
         """Return the target in the shape that the loss compares with the prediction."""
         return self._aligner.align(prediction, target)
 
+    @property
+    def plain(self) -> DecomposableMetric | None:
+        """The loss, if it is a function ``(y_pred, y_true)`` and of nothing else."""
+        is_function = issubclass(type(self.metric), DecomposableMetric)
+        if not is_function or self._takes_weight or self.metric.wants_inputs:
+            return None
+        function: DecomposableMetric = self.metric
+        return function
+
+    def takes_as_it_is(self, prediction: Any, target: Any) -> bool:
+        """Tell whether a target comes to the loss neither reshaped nor in another dtype."""
+        aligned = self._aligner.align(prediction, target)
+        return aligned is target and self._aligner.cast(prediction, target) is target
+
     def loss(self, prediction: Any, target: Any, batch: Batch, weight: Tensor | None) -> Tensor:
         """Return the loss of a batch, and add it to the mean over the pass.
 

@@ -60,6 +60,7 @@ class Update:
         self._hooks = hooks
         self._progress = progress
         self._parts = list(parts)
+        self._measures = [part for part in parts if isinstance(part, ClipGradients)]
         self._before = _overridden(self._parts, "before_step")
         self._after = _overridden(self._parts, "after_step")
         self._closure = needs_closure(optimizer)
@@ -99,8 +100,10 @@ class Update:
 
     def measured(self) -> list[tuple[tuple[str, ...], tuple[str, ...], Tensor]]:
         """Return what was measured at the last step, with names, for the logs of its batch."""
-        norms = [part.norm for part in self._parts if isinstance(part, ClipGradients)]
+        if not self._measures:
+            return []
         name = ("grad_norm",)
+        norms = [part.norm for part in self._measures]
         return [(name, name, norm) for norm in norms if norm is not None]
 
     def clear(self) -> None:

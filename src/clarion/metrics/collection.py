@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clarion.errors import CheckpointError, InvalidArgumentError, quoted
 from clarion.metrics.base import Metric, StreamingMetric
@@ -42,6 +42,7 @@ class MetricSet:
 
     Attributes:
         failed: The names of the metric whose update raised an error last, quoted.
+        only_adds_up: Whether all metrics count several batches at once.
         keeps_targets: Whether small targets are kept until several batches are counted at once.
     """
 
@@ -75,8 +76,8 @@ class MetricSet:
         self.keeps_targets = self._some_add_up or (
             issubclass(type(loss), DecomposableMetric) and loss.target_weight is not None
         )
-        # Somebody else's function may change what it is given.
-        self._only_own = all(entry.adds_up for entry in self._entries)
+        self.only_adds_up = all(entry.adds_up for entry in self._entries)
+        self._all_wait: list[Any] = [_WAITS for _ in self._entries]
         self._last: tuple[Any, Any, list[Any]] = (None, None, [])
         self._dirty = self._under_way = False
         self.failed = ""
@@ -96,9 +97,11 @@ class MetricSet:
             inputs: The inputs of the batch.
         """
         waits = self._some_add_up and is_small(y_pred) and is_small(y_true)
-        kept = y_pred
-        if waits:
-            kept = lasting(y_pred) if self._only_own else y_pred.detach().clone()
+        if waits and self.only_adds_up:
+            self.wait(lasting(y_pred), y_true)
+            return
+        # Somebody else's function may change what it is given.
+        kept = y_pred.detach().clone() if waits else y_pred
         values: list[Any] = []
         self._last = (kept, y_true, values)
         entry = None
@@ -110,6 +113,22 @@ class MetricSet:
                 else:
                     with torch.no_grad():
                         values.append(entry.call(y_pred, y_true, inputs))
+        except Exception:
+            self.failed = quoted(entry.names) if entry else ""
+            raise
+
+    def wait(self, y_pred: Tensor, y_true: Tensor) -> None:
+        """Update every metric with a small batch, where all add up.
+
+        Args:
+            y_pred: The prediction, detached. Nobody may change it afterwards.
+            y_true: The target, likewise.
+        """
+        self._last = (y_pred, y_true, self._all_wait)
+        entry = None
+        try:
+            for entry in self._entries:
+                entry.metric.defer(y_pred, y_true)
         except Exception:
             self.failed = quoted(entry.names) if entry else ""
             raise

@@ -1,7 +1,7 @@
 """Functions of a batch, averaged over batches by what their own mean runs over."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,12 +77,27 @@ class DecomposableMetric(Metric):
             y_true: The target. Nobody may change it afterwards.
             inputs: The inputs of the batch.
         """
-        if self.target_weight is None or not is_small(y_true):
-            return self.forward(y_pred, y_true, inputs)
-        output = self.func(y_pred, y_true, *([inputs] if self.wants_inputs else []))
-        value = lasting(output) if type(output) is Tensor else output
-        self._wait(self._values(value), None, y_true)
+        func = self.func
+        output = func(y_pred, y_true, inputs) if self.wants_inputs else func(y_pred, y_true)
+        self.note(output, y_pred, y_true)
         return output
+
+    def note(self, output: Any, y_pred: Any, y_true: Any) -> None:
+        """Count a batch by what the function has returned for it, as `defer` does.
+
+        Args:
+            output: What the function returned; nobody may change it afterwards.
+            y_pred: The prediction.
+            y_true: The target; nobody may change it afterwards if it is small.
+        """
+        if self.target_weight is None or not is_small(y_true):
+            self._accumulate(output, self._weigh(y_pred, y_true))
+            return
+        value = lasting(output) if type(output) is Tensor else output
+        waiting = self._waiting
+        waiting.append((self._values(value), y_true))
+        if len(waiting) == MOST_BATCHES:
+            self._fold()
 
     def update(self, y_pred: Any, y_true: Any, inputs: Any = None) -> None:
         """Add one batch."""
@@ -107,7 +122,8 @@ class DecomposableMetric(Metric):
 
     def reset(self) -> None:
         """Forget all batches."""
-        self._waiting: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._weighed: list[tuple[Tensor, Tensor]] = []
         self._total: Tensor | None = None
         self._weight: int | float | Tensor = 0
 
@@ -117,8 +133,7 @@ class DecomposableMetric(Metric):
 
         Shape (number of names + 1,). Sums of several ranks add up, and may be put back.
         """
-        if self._waiting:
-            self._fold()
+        self._fold()
         if self._total is None:
             return None
         weight = torch.as_tensor(self._weight, dtype=self._total.dtype, device=self._total.device)
@@ -132,41 +147,44 @@ class DecomposableMetric(Metric):
 
     def pass_state(self) -> dict[str, Any]:
         """Return what has been gathered since the last reset; batches that wait go on waiting."""
-        waiting = [list(one) for one in self._waiting]
-        return {"total": self._total, "weight": self._weight, "waiting": waiting}
+        return {
+            "total": self._total,
+            "weight": self._weight,
+            "waiting": [list(one) for one in self._waiting],
+            "weighed": [list(one) for one in self._weighed],
+        }
 
     def load_pass_state(self, state: Mapping[str, Any]) -> None:
         """Go on with what `pass_state` returned."""
         self._total, self._weight = state["total"], state["weight"]
-        self._waiting = [(value, weight, target) for value, weight, target in state["waiting"]]
+        self._waiting = [(value, target) for value, target in state["waiting"]]
+        self._weighed = [(value, weight) for value, weight in state["weighed"]]
 
     def _accumulate(self, output: Any, weight: int | float | Tensor) -> None:
         value = self._values(output)
         if isinstance(weight, Tensor):
             # A copy: whoever called may change what was returned, as in loss /= 4.
-            self._wait(value.clone(), weight, None)
+            self._weighed.append((value.clone(), weight))
+            if len(self._weighed) == MOST_BATCHES:
+                self._fold()
         elif weight:
             self._total = torch.add(self._total_like(value), value, alpha=weight)
             self._weight = self._weight + weight
 
-    def _wait(self, value: Tensor, weight: Tensor | None, target: Tensor | None) -> None:
-        """Keep a batch by its weight, or by the target that tells the weight."""
-        if self._waiting and (self._waiting[-1][2] is None) != (target is None):
-            self._fold()
-        self._waiting.append((value, weight, target))
-        if len(self._waiting) == MOST_BATCHES:
-            self._fold()
-
     def _fold(self) -> None:
-        values, weights, targets = zip(*self._waiting, strict=True)
-        self._waiting = []
-        value = torch.stack(values).to(accumulation_dtype(values[0].device))
-        known: Any = weights
-        if self.target_weight is not None and targets[0] is not None:
-            known = weights_of(self.target_weight, targets)
-        if not isinstance(known, Tensor):
-            known = torch.stack([torch.as_tensor(one) for one in known])
-        weight = known.to(value)
+        """Take what waits into the sums at once: that costs as much as to take in one of them."""
+        if self._weighed:
+            values, weights = zip(*self._weighed, strict=True)
+            self._weighed = []
+            self._take_in(values, torch.stack(weights))
+        if self._waiting and self.target_weight is not None:
+            values, targets = zip(*self._waiting, strict=True)
+            self._waiting = []
+            self._take_in(values, weights_of(self.target_weight, targets))
+
+    def _take_in(self, values: Sequence[Tensor], weights: Tensor) -> None:
+        value = torch.stack(list(values)).to(accumulation_dtype(values[0].device))
+        weight = weights.to(value)
         shaped = weight.reshape(-1, *[1] * (value.ndim - 1))
         # The mean over nothing is nan: it counts nothing and must not spoil the sum.
         parts = torch.where(shaped > 0, value * shaped, 0.0)

@@ -86,19 +86,22 @@ def register_target_weight(
     _target_weights[id(func)] = func, weigh
 
 
-def weights_of(
-    weigh: TargetWeight, targets: Sequence[Tensor]
-) -> "Sequence[int | float | Tensor] | Tensor":
+def weights_of(weigh: TargetWeight, targets: Sequence[Tensor]) -> Tensor:
     """Return the weight of each of several targets, in few operations if they are alike.
 
     Args:
         weigh: What `target_weight` returned.
         targets: The targets.
+
+    Returns:
+        Shape (targets,).
     """
-    ignored, shape = _ignored_by(weigh), targets[0].shape
-    if ignored is None or any(t.shape != shape or t.is_floating_point() for t in targets):
-        return [weigh(target) for target in targets]
-    return (torch.stack(list(targets)).reshape(len(targets), -1) != ignored).sum(1)
+    ignored = _ignored_by(weigh)
+    if ignored is not None and len(set(map(_shape, targets))) == 1:
+        together = torch.stack(list(targets))
+        if not together.is_floating_point():
+            return (together.reshape(len(targets), -1) != ignored).sum(1)
+    return torch.stack([torch.as_tensor(weigh(target)) for target in targets])
 
 
 def valid_targets(
@@ -137,6 +140,10 @@ def _of_target(known: TargetWeight, _y_pred: Any, y_true: Any) -> int | float | 
 
 def _of_module(module: Any, y_true: Any) -> int | float | Tensor:
     return valid_targets(y_true, ignore_index=module.ignore_index, weight=module.weight)
+
+
+def _shape(target: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return target.shape, target.dtype
 
 
 def _ignored_by(weigh: TargetWeight) -> int | None:

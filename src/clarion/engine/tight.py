@@ -1,0 +1,131 @@
+"""The train step of the commonest case, with nothing looked up that is known beforehand."""
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from clarion.data.batch import Batch
+from clarion.engine.diagnosis import explain, explain_backward, explain_network
+from clarion.engine.direct import DirectUpdate
+from clarion.engine.engine import Engine
+from clarion.engine.gates import HostCheck
+from clarion.engine.kernels import gradients_of
+from clarion.engine.nonfinite import HostGuard, Unguarded
+from clarion.engine.precision import Full
+from clarion.engine.stage import Stage
+from clarion.engine.step import NOT_RUN, Output, finish_step, train_step
+from clarion.metrics.blocks import is_small, lasting
+from clarion.metrics.decomposable import DecomposableMetric
+
+__all__ = ["TightStep"]
+
+_MOST_KINDS = 64
+_HEARING = ("on_backward_end", "on_optimizer_step_begin", "on_optimizer_step_end")
+
+
+class TightStep:
+    """Does what `train_step` does, for batches of a kind that went through `train_step` before.
+
+    It is for one network on the host in its own arithmetic, one loss and metrics that count in
+    blocks, a direct update in which nothing else takes part, and small outputs. Whatever is not as
+    it was (shapes, a loss that is not finite, an optimizer state that was loaded) is left to
+    `train_step`. What is learnt and measured is the same, bit for bit.
+
+    Args:
+        engine: What a step works with.
+        update: Its update.
+        loss: Its loss.
+    """
+
+    def __init__(self, engine: Engine, update: DirectUpdate, loss: DecomposableMetric) -> None:
+        self._network = engine.network
+        self._update = update
+        self._loss = loss
+        self._judge = loss.func
+        self._metrics = engine.metrics
+        self._progress = engine.progress
+        self._guarded = not isinstance(update.guard, Unguarded)
+        self._check = HostCheck()
+        self._known: set[tuple[Any, ...]] = set()
+
+    @classmethod
+    def of(cls, engine: Engine) -> "TightStep | None":
+        """Return the tight step of an engine, None if it is not of the kind."""
+        update, loss = engine.update, engine.objective.only_function
+        if not isinstance(update, DirectUpdate) or loss is None:
+            return None
+        guard, hooks = update.guard, engine.hooks
+        on_host = isinstance(guard, Unguarded) or (
+            isinstance(guard, HostGuard) and not guard.keeps_statistics
+        )
+        alone = engine.forward is engine.network and type(engine.precision) is Full
+        heard = hooks.acts_inside or any(hook in hooks for hook in _HEARING)
+        if not (on_host and alone and update.acts_alone and engine.metrics.only_adds_up) or heard:
+            return None
+        return cls(engine, update, loss)
+
+    def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
+        """Run a batch forward and backward, and update the weights."""
+        update, target = self._update, batch.target
+        direct = update.direct
+        if direct is None or not batch.is_plain or not direct.is_current():
+            return self._learning(engine, batch, stage, number)
+        try:
+            prediction = self._network(*batch.args)
+        except Exception as error:
+            explain_network(error, stage, number, batch)
+            raise
+        if _kind(prediction, target) not in self._known:
+            return self._learning(engine, batch, stage, number, prediction)
+        if not batch.lasts:
+            target = batch.target = target.clone()
+        part = "loss"
+        try:
+            loss = self._judge(prediction, target)
+            self._loss.note(loss, prediction, target)
+            part = "metric"
+            self._metrics.wait(lasting(prediction), target)
+        except Exception as error:
+            number -= getattr(error, "batches_ago", 0)
+            part = part if part == "loss" else f"metric {self._metrics.failed}"
+            explain(error, part, stage, number, prediction, batch)
+            raise
+        output = Output(prediction, loss, loss)
+        if self._guarded and not math.isfinite(loss.item()):
+            update.clear()
+            return finish_step(engine, batch, stage, number, output)
+        try:
+            update.gradients = gradients_of(loss, direct.parameters)
+        except Exception as error:
+            explain_backward(error, loss, stage, number)
+            raise
+        gradients = direct.fitting(update.gradients)
+        if gradients is None or (self._guarded and self._check.is_bad(gradients)):
+            update.clear()
+            update.guard.watch(loss, batch, number)
+            update.apply()
+            return output
+        direct(gradients)
+        self._progress.step += 1
+        return output
+
+    def _learning(
+        self, engine: Engine, batch: Batch, stage: Stage, number: int, raw: Any = NOT_RUN
+    ) -> Output:
+        """Take an ordinary step, and learn what kind of batch it can be done without for."""
+        given = batch.target
+        output = train_step(engine, batch, stage, number, raw)
+        prediction = output.prediction
+        kind = _kind(prediction, given)
+        if kind is None or not (batch.is_plain and is_small(prediction) and is_small(given)):
+            return output
+        if len(self._known) < _MOST_KINDS and engine.objective.takes_as_it_is(prediction, given):
+            self._known.add(kind)
+        return output
+
+
+def _kind(prediction: Any, target: Any) -> tuple[Any, ...] | None:
+    if type(prediction) is not Tensor or type(target) is not Tensor:
+        return None
+    return prediction.shape, prediction.dtype, target.shape, target.dtype
