@@ -343,7 +343,7 @@ def _batches(
 ) -> Generator[Batch, None, None]:
     router, strategy, device = engine.router, engine.strategy, engine.device
     feed = strategy.shard(source.feed)
-    lasts = isinstance(feed.loader, ArrayBatches)
+    lasts = isinstance(source.feed.loader, ArrayBatches)
     for number, raw in enumerate(feed.take(source.steps, where, epoch), start=done + 1):
         this = f"Batch {number} of {where}"
         batch = router.route(raw, supervised=source.supervised, where=this)
