@@ -91,6 +91,26 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
         """The number of batches that hold every example once."""
         return -(-self._num_kept // self.batch_size)
 
+    def places(self, batches: int | None = None) -> Tensor:
+        """Return where in the dataset's order the examples of sorted batches belong.
+
+        Args:
+            batches: How many batches are read; None for all.
+
+        Returns:
+            For each example read, its rank among them by index in the dataset, shape (N,), int64.
+
+        Raises:
+            InvalidArgumentError: If there are not so many batches in a pass.
+        """
+        if batches is not None and batches > self.batches_per_pass:
+            raise InvalidArgumentError(
+                f"steps={batches} is more than the {self.batches_per_pass} batches of the dataset, "
+                "which bucket_by reads once. Leave steps out."
+            )
+        kept = self._num_kept if batches is None else min(self._num_kept, batches * self.batch_size)
+        return self.lengths.argsort(stable=True)[:kept].argsort().argsort()
+
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration give this epoch, counted from 1; needed only to resume."""
         _at_least_one("epoch", epoch)

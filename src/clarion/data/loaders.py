@@ -1,6 +1,6 @@
 """Loaders for arrays, datasets and iterables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,11 @@ from torch.utils.data import (
 
 from clarion.arguments import check_keywords, check_whole_number
 from clarion.data.arrays import ArrayBatches, as_arrays, is_table
+from clarion.data.bucketing import LengthBucketBatchSampler
 from clarion.data.dataset import TensorDataset, common_length
+from clarion.data.lengths import lengths_of
 from clarion.data.tables import arrays_of, is_hugging_face
+from clarion.data.workers import with_worker_defaults
 from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, kind_of
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "is_array",
     "num_batches",
     "num_examples",
+    "restoring_order",
 ]
 
 _ARRAY_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last", "generator"})
@@ -54,26 +58,41 @@ def array_loader(
     length = common_length(arrays)
     if length == 0:
         raise DataError(f"{' and '.join(named)} hold no examples (length 0); pass at least one.")
+    for needless in ("bucket_by", "padding"):
+        options.pop(needless, None)
     if not {"sampler", "batch_sampler"} & set(options):
         options = {"shuffle": shuffle, **options}
+    options = _without_defaults(options)
     parts = tuple(arrays.values())
     if set(options) <= _ARRAY_OPTIONS:
         return ArrayBatches(parts if len(parts) > 1 else parts[0], **options)
     return _data_loader(TensorDataset(*parts), options)
 
 
-def dataset_loader(dataset: Any, name: str, *, shuffle: bool = False, **options: Any) -> Any:
+def dataset_loader(
+    dataset: Any,
+    name: str,
+    *,
+    shuffle: bool = False,
+    bucket_by: Any = None,
+    padding: Callable[[list[Any]], Any] | None = None,
+    **options: Any,
+) -> Any:
     """Return a loader over a dataset.
 
     Args:
         dataset: Anything with ``__getitem__`` and ``__len__``, or an ``IterableDataset``.
         name: What an error calls it.
         shuffle: Whether the order is random, unless ``options`` say otherwise.
+        bucket_by: What tells the lengths of the examples, see `lengths_of`, for batches of
+            similar length; None for none. Without ``shuffle`` they come sorted by length.
+        padding: What makes a batch of a list of examples unless ``options`` say so.
         options: Arguments of ``DataLoader``.
 
     Raises:
         DataError: If the dataset is empty.
         InvalidTypeError: If it is no dataset.
+        InvalidArgumentError: If ``bucket_by`` goes with no other order that is asked for.
     """
     iterable = isinstance(dataset, IterableDataset)
     by_index = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
@@ -89,7 +108,9 @@ def dataset_loader(dataset: Any, name: str, *, shuffle: bool = False, **options:
         )
     if not iterable and len(dataset) == 0:
         raise DataError(f"{name} is empty (length 0); pass at least one example.")
-    if shuffle and not iterable and not {"sampler", "batch_sampler"} & set(options):
+    if bucket_by is not None:
+        options = _bucketed(dataset, name, bucket_by, {"shuffle": shuffle, **options})
+    elif shuffle and not iterable and not {"sampler", "batch_sampler"} & set(options):
         options = {"shuffle": True, **options}
     plain = _without_defaults(options)
     arrays = arrays_of(dataset) if set(plain) <= _ARRAY_OPTIONS else None
@@ -97,10 +118,20 @@ def dataset_loader(dataset: Any, name: str, *, shuffle: bool = False, **options:
         return ArrayBatches(arrays, **plain)
     if options.get("collate_fn") is None:
         dataset = _as_tensors(dataset)
+        if padding is not None:
+            options = {**options, "collate_fn": padding}
     return _data_loader(dataset, options)
 
 
-def any_loader(data: Any, name: str, *, shuffle: bool = False, **options: Any) -> Any:
+def any_loader(
+    data: Any,
+    name: str,
+    *,
+    shuffle: bool = False,
+    bucket_by: Any = None,
+    padding: Callable[[list[Any]], Any] | None = None,
+    **options: Any,
+) -> Any:
     """Return a loader over whatever carries examples or batches.
 
     Args:
@@ -108,6 +139,8 @@ def any_loader(data: Any, name: str, *, shuffle: bool = False, **options: Any) -
             is returned as it is.
         name: What an error calls it.
         shuffle: Whether the order is random; an iterable of batches keeps its own.
+        bucket_by: See `dataset_loader`; of no effect on arrays and batches.
+        padding: Likewise.
         options: Arguments of ``DataLoader``.
     """
     if carries_arrays(data):
@@ -115,7 +148,9 @@ def any_loader(data: Any, name: str, *, shuffle: bool = False, **options: Any) -
     is_batches = isinstance(data, DataLoader | list | tuple) or hasattr(data, "__next__")
     is_text = isinstance(data, str | bytes)
     if isinstance(data, Dataset) or (hasattr(data, "__getitem__") and not is_batches | is_text):
-        return dataset_loader(data, name, shuffle=shuffle, **options)
+        return dataset_loader(
+            data, name, shuffle=shuffle, bucket_by=bucket_by, padding=padding, **options
+        )
     if hasattr(data, "__iter__") and not is_text:
         return data
     raise InvalidTypeError(
@@ -165,6 +200,10 @@ def num_examples(loader: Any, steps: int | None) -> int | None:
     """
     if isinstance(loader, ArrayBatches):
         total, batch_size = loader.num_examples, loader.batch_size
+    elif isinstance(loader, DataLoader) and isinstance(
+        loader.batch_sampler, LengthBucketBatchSampler
+    ):
+        batch_size, total = loader.batch_sampler.batch_size, len(loader.batch_sampler.lengths)
     elif isinstance(loader, DataLoader) and type(loader.batch_sampler) is BatchSampler:
         sampler: Any = loader.sampler
         if not hasattr(sampler, "__len__"):  # that of an iterable dataset
@@ -174,6 +213,17 @@ def num_examples(loader: Any, steps: int | None) -> int | None:
     else:
         return None
     return total if steps is None else min(total, steps * batch_size)
+
+
+def restoring_order(loader: Any, steps: int | None) -> Tensor:
+    """Return where the examples of a loader of sorted batches belong in the dataset's order.
+
+    Args:
+        loader: A loader that `dataset_loader` made with ``bucket_by`` and without ``shuffle``.
+        steps: How many batches are taken; None for all.
+    """
+    sampler: LengthBucketBatchSampler = loader.batch_sampler
+    return sampler.places(steps)
 
 
 def check_steps(name: str, steps: int | None) -> None:
@@ -216,11 +266,12 @@ def _as_tensors(dataset: Any) -> Any:
 
 
 def _data_loader(dataset: Dataset[Any], options: dict[str, Any]) -> DataLoader[Any]:
-    if "batch_sampler" in options:
+    if options.get("batch_sampler") is not None:
         for excluded in ("batch_size", "shuffle", "sampler", "drop_last"):
             options.pop(excluded, None)
     if options.get("sampler") is not None:
         options.pop("shuffle", None)
+    options = with_worker_defaults(dataset, options)
     check_keywords(DataLoader, options, "dataloader_kwargs")
     try:
         return DataLoader(dataset, **options)
@@ -228,6 +279,28 @@ def _data_loader(dataset: Dataset[Any], options: dict[str, Any]) -> DataLoader[A
         raise InvalidArgumentError(f"These arguments do not fit DataLoader: {error}") from error
 
 
+def _bucketed(dataset: Any, name: str, by: Any, options: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(dataset, IterableDataset):
+        raise InvalidArgumentError(
+            f"bucket_by needs a dataset with examples by index, and {name} is {kind_of(dataset)}. "
+            "Leave it out, or let the dataset give texts of similar length after each other."
+        )
+    ordering = [key for key in ("sampler", "batch_sampler") if options.get(key) is not None]
+    if ordering:
+        raise InvalidArgumentError(
+            f'bucket_by decides on the order of the examples, and so does "{ordering[0]}" in '
+            "dataloader_kwargs. Pass one of the two."
+        )
+    sampler = LengthBucketBatchSampler(
+        lengths_of(dataset, by, name).tolist(),
+        options.get("batch_size", 1),
+        shuffle=bool(options.get("shuffle")),
+        drop_last=bool(options.get("drop_last")),
+    )
+    return {**options, "batch_sampler": sampler}
+
+
 def _without_defaults(options: dict[str, Any]) -> dict[str, Any]:
-    defaults: dict[str, Any] = {"num_workers": 0, "collate_fn": None}
-    return {k: v for k, v in options.items() if k not in defaults or v != defaults[k]}
+    """Return the options that change something for data that needs no loading."""
+    defaults: dict[str, Any] = {"num_workers": (0, "auto"), "collate_fn": (None,)}
+    return {k: v for k, v in options.items() if k not in defaults or v not in defaults[k]}

@@ -18,6 +18,7 @@ from torch.utils.data import (
 )
 
 from clarion.data.dataset import TensorDataset
+from clarion.data.padding import Padding
 
 __all__ = [
     "InsideWorker",
@@ -104,7 +105,7 @@ def draws_numbers(dataset: Any, collate: Any) -> bool:
         dataset: Examples by index.
         collate: What makes a batch of examples.
     """
-    if not any(collate is known for known in _COLLATES):
+    if not any(collate is known for known in _COLLATES) and not isinstance(collate, Padding):
         return True
     while type(dataset) is Subset:
         dataset = dataset.dataset

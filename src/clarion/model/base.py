@@ -14,6 +14,7 @@ from clarion.callbacks.terminate_on_nan import TerminateOnNaN
 from clarion.checkpoints.random import RandomState
 from clarion.data.batch import Batch
 from clarion.data.memory_format import use_channels_last
+from clarion.data.padding import padding_of
 from clarion.data.routing import TARGET_KEYS, Router
 from clarion.data.splitting import Split
 from clarion.distributed.environment import join
@@ -243,6 +244,25 @@ class ModelBase:
             batch_transform=self.batch_transform,
             at_edge=edge_of(hooks) if trains else None,
         )
+
+    def _loading(
+        self,
+        batch_size: int,
+        dataloader_kwargs: Mapping[str, Any] | None,
+        *,
+        num_workers: int | str = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        bucket_by: Any = None,
+    ) -> dict[str, Any]:
+        """Return how examples by index are loaded: arguments of `dataset_loader`."""
+        return {
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "collate_fn": collate_fn,
+            "bucket_by": bucket_by,
+            "padding": padding_of(self.network, self._router.target_keys),
+            **(dataloader_kwargs or {}),
+        }
 
     def _guard(self, hooks: CallbackList) -> Guard:
         parameter = next(self.network.parameters(), None)

@@ -30,6 +30,8 @@ class Returns:
         as_dict: Whether loss and metrics come as a dict.
         stream: Whether the batches come one by one.
         out: The file that predictions are written to; None keeps them in memory.
+        reordered: Whether examples are read in another order than the dataset's, in which they are
+            returned.
 
     Raises:
         InvalidArgumentError: If two of these contradict each other.
@@ -42,8 +44,15 @@ class Returns:
     as_dict: bool = False
     stream: bool = False
     out: str | os.PathLike[str] | None = None
+    reordered: bool = False
 
     def __post_init__(self) -> None:
+        separate = "stream=True" if self.stream else "concatenate_returns=False"
+        if self.reordered and (self.stream or not self.joined):
+            raise InvalidArgumentError(
+                "bucket_by reads the examples sorted by their lengths, so they can only be put "
+                f"back in order when all are there; {separate} asks for them before. Leave one out."
+            )
         if self.out is None:
             return
         for name, wrong in (

@@ -16,6 +16,7 @@ from clarion.data.loaders import (
     dataset_loader,
     num_batches,
     num_examples,
+    restoring_order,
 )
 from clarion.data.mixing import transformed
 from clarion.engine.logs import Logs
@@ -65,7 +66,7 @@ class Evaluation(Fitting):
         loader = loader_of(
             (x, y, sample_weight),
             ("x", "y", "sample_weight"),
-            {"batch_size": batch_size, **(dataloader_kwargs or {})},
+            self._loading(batch_size, dataloader_kwargs),
         )
         return self._evaluate(
             loader,
@@ -93,29 +94,34 @@ class Evaluation(Fitting):
         concatenate_returns: bool = True,
         convert_to_numpy: bool = True,
         callbacks: Sequence[Callback] | None = None,
-        num_workers: int = 0,
+        num_workers: int | str = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
         verbose: bool = True,
         progress_options: dict[str, Any] | None = None,
+        bucket_by: str | Callable[[Any], int] | None = None,
     ) -> Any:
         """Return the loss and the metrics over a dataset, in its order.
 
         Args:
             dataset: A torch or Hugging Face dataset.
             batch_size: Examples in a batch.
-            num_workers: Processes that load examples; 0 loads them in this one.
-            collate_fn: Makes a batch of a list of examples.
+            num_workers: See `fit_dataset`.
+            collate_fn: See `fit_dataset`.
             dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader``.
+            bucket_by: See `fit_dataset`. Examples are read sorted by their lengths, and what is
+                returned is in the order of the dataset. Where the outputs of batches cannot be
+                joined it is a list with one entry per example.
 
         Other arguments and what is returned: see `evaluate_generator`.
         """
-        options = {
-            "batch_size": batch_size,
-            "num_workers": num_workers,
-            "collate_fn": collate_fn,
-            **(dataloader_kwargs or {}),
-        }
+        options = self._loading(
+            batch_size,
+            dataloader_kwargs,
+            num_workers=num_workers,
+            collate_fn=collate_fn,
+            bucket_by=bucket_by,
+        )
         return self._evaluate(
             dataset_loader(dataset, "dataset", **options),
             steps,
@@ -125,6 +131,7 @@ class Evaluation(Fitting):
                 joined=concatenate_returns,
                 to_numpy=convert_to_numpy,
                 as_dict=return_dict_format,
+                reordered=bucket_by is not None,
             ),
             self._with_progress(callbacks, verbose, progress_options),
         )
@@ -251,7 +258,11 @@ class Evaluation(Fitting):
         steps = num_batches(loader) if steps is None else steps
         place(loader, self._device)
         collector = Collector(
-            returns, self._strategy, num_rows=num_examples(loader, steps), num_batches=steps
+            returns,
+            self._strategy,
+            num_rows=num_examples(loader, steps),
+            num_batches=steps,
+            order=restoring_order(loader, steps) if returns.reordered else None,
         )
         keep = collector.keep if returns.predictions or returns.targets else None
         engine = self._engine(callbacks, {"steps": steps})

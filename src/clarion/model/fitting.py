@@ -69,6 +69,7 @@ class Fitting(Running):
                 each class its share. The indices stay in ``split_indices`` and in checkpoints,
                 and a later training on as many examples with the same arguments keeps them.
             split_seed: What the draw depends on alone; None draws from torch's generator.
+            bucket_by: For datasets, see `fit_dataset`.
 
         Other arguments: see `fit_generator`.
 
@@ -80,7 +81,13 @@ class Fitting(Running):
             LengthMismatchError: If arrays differ in their numbers of examples.
             DataError: If there are no examples, or a batch does not fit the network.
         """
-        loading = {"batch_size": batch_size, **(dataloader_kwargs or {})}
+        bucket_by = options.get("bucket_by")
+        if bucket_by is not None and (y is not None or carries_arrays(x)):
+            raise InvalidArgumentError(
+                "bucket_by puts examples of similar length together, and those of arrays all have "
+                "one length. Pass a dataset of texts, or leave it out."
+            )
+        loading = self._loading(batch_size, dataloader_kwargs, bucket_by=bucket_by)
         train: tuple[Any, ...] = (x, y, sample_weight)
         sets = validation_sets(validation_data, "validation_data")
         fraction = options.get("validation_split")
@@ -114,7 +121,7 @@ class Fitting(Running):
         verbose: bool = True,
         progress_options: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] | None = None,
-        num_workers: int = 0,
+        num_workers: int | str = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         dataloader_kwargs: dict[str, Any] | None = None,
         **options: Unpack[SplitOptions],
@@ -126,8 +133,11 @@ class Fitting(Running):
             valid_dataset: The dataset to validate on after each epoch, or a dict of several of
                 them by name.
             batch_size: Examples in a batch.
-            num_workers: Processes that load examples; 0 loads them in this one.
-            collate_fn: Makes a batch of a list of examples.
+            num_workers: Processes that load examples; 0 loads them in this one, ``"auto"`` takes
+                as many as there are processors to spare.
+            collate_fn: Makes a batch of a list of examples. Without one, texts for a network of
+                transformers are padded to the longest of their batch: ``input_ids`` with its
+                padding token, masks with 0, targets with -100.
             dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader`` for both datasets, which
                 go before the other arguments; what decides on the order (``shuffle``, ``sampler``,
                 ``batch_sampler``) is for training alone.
@@ -135,15 +145,21 @@ class Fitting(Running):
                 in a dataset of tensors or of Hugging Face, or its attribute ``targets`` or
                 ``labels``.
             split_seed: See `fit`.
+            bucket_by: What tells the lengths of the examples, so that those of similar length stand
+                in a batch together, in an order that is near to random: ``"length"``, for the entry
+                of that name or else the length of ``input_ids`` or of the input; the name of
+                another entry; or a function from an example to its length. Columns of Hugging Face
+                are read without loading the examples. Each epoch holds every example once.
 
         Other arguments: see `fit_generator`. Returns and raises the same as `fit`.
         """
-        loading = {
-            "batch_size": batch_size,
-            "num_workers": num_workers,
-            "collate_fn": collate_fn,
-            **(dataloader_kwargs or {}),
-        }
+        loading = self._loading(
+            batch_size,
+            dataloader_kwargs,
+            num_workers=num_workers,
+            collate_fn=collate_fn,
+            bucket_by=options.get("bucket_by"),
+        )
         sets = validation_sets(valid_dataset, "valid_dataset")
         fraction = options.get("validation_split")
         if fraction is not None:
@@ -270,6 +286,8 @@ def loader_of(data: tuple[Any, ...], names: Sequence[str], options: dict[str, An
         options: Arguments of ``DataLoader``.
     """
     x, y = data[:2]
+    if y is not None:
+        options = {k: v for k, v in options.items() if k not in ("bucket_by", "padding")}
     weight = data[2] if len(data) > 2 else None
     if y is None:
         if weight is not None:

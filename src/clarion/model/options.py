@@ -1,5 +1,6 @@
 """The arguments that all ways to train share, and what they come to."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -32,6 +33,7 @@ class SplitOptions(RunOptions, total=False):
 
     validation_split: float | None
     split_seed: int | None
+    bucket_by: str | Callable[[Any], int] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from clarion.data.loaders import (
     dataset_loader,
     num_batches,
     num_examples,
+    restoring_order,
 )
 from clarion.data.nested import torch_to_numpy
 from clarion.data.npy_file import NpyFile
@@ -62,7 +63,7 @@ class Prediction(Evaluation):
 
         Other arguments and what is returned: see `predict_generator`.
         """
-        options = {"batch_size": batch_size, **(dataloader_kwargs or {})}
+        options = self._loading(batch_size, dataloader_kwargs)
         listed = isinstance(x, list | tuple) and bool(x) and not isinstance(x[0], list | tuple)
         loader = array_loader({"x": x}, **options) if listed else any_loader(x, "x", **options)
         return self._predict(
@@ -90,7 +91,7 @@ class Prediction(Evaluation):
         return_ground_truth: bool = False,
         concatenate_returns: bool = True,
         convert_to_numpy: bool = True,
-        num_workers: int = 0,
+        num_workers: int | str = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         verbose: bool = True,
         progress_options: dict[str, Any] | None = None,
@@ -98,24 +99,29 @@ class Prediction(Evaluation):
         dataloader_kwargs: dict[str, Any] | None = None,
         stream: bool = False,
         out: str | os.PathLike[str] | None = None,
+        bucket_by: str | Callable[[Any], int] | None = None,
     ) -> Any:
         """Return the predictions for a dataset, in its order.
 
         Args:
             dataset: A torch or Hugging Face dataset.
             batch_size: Examples in a batch.
-            num_workers: Processes that load examples; 0 loads them in this one.
-            collate_fn: Makes a batch of a list of examples.
+            num_workers: See `fit_dataset`.
+            collate_fn: See `fit_dataset`.
             dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader``.
+            bucket_by: See `fit_dataset`. Examples are read sorted by their lengths, and what is
+                returned is in the order of the dataset. Where the outputs of batches cannot be
+                joined it is a list with one entry per example.
 
         Other arguments and what is returned: see `predict_generator`.
         """
-        options = {
-            "batch_size": batch_size,
-            "num_workers": num_workers,
-            "collate_fn": collate_fn,
-            **(dataloader_kwargs or {}),
-        }
+        options = self._loading(
+            batch_size,
+            dataloader_kwargs,
+            num_workers=num_workers,
+            collate_fn=collate_fn,
+            bucket_by=bucket_by,
+        )
         return self._predict(
             dataset_loader(dataset, "dataset", **options),
             steps,
@@ -126,6 +132,7 @@ class Prediction(Evaluation):
                 to_numpy=convert_to_numpy,
                 stream=stream,
                 out=out,
+                reordered=bucket_by is not None,
             ),
             self._with_progress(callbacks, verbose, progress_options),
         )
@@ -222,6 +229,7 @@ class Prediction(Evaluation):
                 self._strategy,
                 num_rows=num_examples(loader, steps),
                 num_batches=steps,
+                order=restoring_order(loader, steps) if returns.reordered else None,
                 store=file,
             )
             run_stage(engine, PREDICT, source, collector.keep)

@@ -1,0 +1,117 @@
+"""The lengths of the examples of a dataset, found without loading them where possible."""
+
+from collections.abc import Callable, Mapping, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from clarion.data.nested import from_numpy
+from clarion.data.tables import is_hugging_face
+from clarion.errors import DataError, InvalidTypeError, kind_of, quoted, suggestion
+
+__all__ = ["lengths_of"]
+
+_LENGTH = "length"
+_TEXT = "input_ids"
+
+
+def lengths_of(dataset: Any, by: str | Callable[[Any], int], name: str = "dataset") -> Tensor:
+    """Return the length of each example of a dataset.
+
+    Args:
+        dataset: A dataset with examples by index. Of one of Hugging Face a column is read, not
+            the examples; an attribute ``lengths`` of another one is taken as it is.
+        by: ``"length"`` for the entry of that name, else the length of ``input_ids``, of an array
+            or sequence, or of the first of a pair; the name of another entry, a number or
+            something with a length; or a function from an example to its length.
+        name: What an error calls the dataset.
+
+    Returns:
+        Shape (N,), on the CPU.
+
+    Raises:
+        InvalidTypeError: If ``by`` is nothing of these.
+        DataError: If there is no such entry, or an example has no length.
+    """
+    if not isinstance(by, str) and not callable(by):
+        raise InvalidTypeError(
+            f'bucket_by is {kind_of(by)}; it is "length", the name of another entry, or a function '
+            "from an example to its length."
+        )
+    if isinstance(dataset, Subset):
+        rows = torch.as_tensor(dataset.indices, dtype=torch.int64)
+        return lengths_of(dataset.dataset, by, name)[rows]
+    if isinstance(by, str) and is_hugging_face(dataset):
+        found = _of_column(dataset, by, name)
+        if found is not None:
+            return found
+    given = getattr(dataset, "__dict__", {}).get("lengths") if by == _LENGTH else None
+    if given is not None and len(given) == len(dataset):
+        return torch.as_tensor(given).cpu()
+    measure = by if callable(by) else _Measure(by, name)
+    return torch.as_tensor([int(measure(dataset[i])) for i in range(len(dataset))])
+
+
+def _of_column(dataset: Any, by: str, name: str) -> Tensor | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = dataset.column_names
+    key = _TEXT if by == _LENGTH and by not in names and _TEXT in names else by
+    if key not in names:
+        raise DataError(_missing(key, names, name))
+    column = dataset.with_format("arrow", columns=[key])[:].column(key)
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        column = pc.list_value_length(column)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column = pc.utf8_length(column)
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return None
+    lengths = np.asarray(column.to_numpy())
+    if column.null_count:
+        raise DataError(
+            f'{name}: {column.null_count} examples have no "{key}" to take a length of.'
+        )
+    return from_numpy(lengths)
+
+
+class _Measure:
+    """The length of an example, by the name of an entry."""
+
+    def __init__(self, by: str, name: str) -> None:
+        self._by = by
+        self._name = name
+
+    def __call__(self, example: Any) -> int:
+        value = example
+        if isinstance(example, Mapping):
+            key = self._by
+            if key == _LENGTH and key not in example and _TEXT in example:
+                key = _TEXT
+            if key not in example:
+                raise DataError(_missing(key, list(example), self._name))
+            value = example[key]
+        elif isinstance(example, tuple) and example:
+            value = example[0]
+        if isinstance(value, Tensor | np.ndarray) and not value.ndim:
+            value = value.item()
+        if isinstance(value, int | float):
+            return int(value)
+        if isinstance(value, Sized):
+            return len(value)
+        raise DataError(
+            f"{self._name}: an example, {kind_of(example)}, has no length. Pass "
+            "bucket_by=function, from an example to its length."
+        )
+
+
+def _missing(key: str, names: list[str], name: str) -> str:
+    hint = suggestion(key, names) or "."
+    return (
+        f'bucket_by: {name} has no "{key}"{hint} It has {quoted(names)}. Pass one of these, or a '
+        "function from an example to its length."
+    )

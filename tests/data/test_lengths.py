@@ -1,0 +1,83 @@
+"""The lengths of examples, found without loading them where that can be."""
+
+import pytest
+import torch
+from torch.utils.data import Dataset, Subset
+
+from clarion import ClarionError
+from clarion.data.lengths import lengths_of
+
+datasets = pytest.importorskip("datasets")
+
+TEXTS = [[1, 2, 3], [4], [5, 6]]
+ENTRIES = {"input_ids": TEXTS, "words": ["a", "bcd", ""], "size": [7, 8, 9]}
+ROWS = [dict(zip(ENTRIES, values, strict=True)) for values in zip(*ENTRIES.values(), strict=True)]
+
+
+class Own(Dataset):
+    def __init__(self, rows, **attributes):
+        self.rows, self.loaded = rows, []
+        self.__dict__.update(attributes)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        self.loaded.append(index)
+        return self.rows[index]
+
+
+@pytest.mark.parametrize(
+    ("by", "lengths"),
+    [
+        ("length", [3, 1, 2]),
+        ("input_ids", [3, 1, 2]),
+        ("words", [1, 3, 0]),
+        ("size", [7, 8, 9]),
+        (lambda row: 10 * len(row["input_ids"]), [30, 10, 20]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["table", "list", "own", "subset"])
+def test_lengths_are_those_of_the_entry(kind, by, lengths):
+    table = datasets.Dataset.from_dict(ENTRIES)
+    dataset = {"table": table, "list": ROWS, "own": Own(ROWS), "subset": Subset(table, [2, 0])}[
+        kind
+    ]
+
+    found = lengths_of(dataset, by)
+
+    assert found.tolist() == ([lengths[2], lengths[0]] if kind == "subset" else lengths)
+
+
+def test_a_table_is_not_loaded_and_a_column_of_lengths_goes_first():
+    def fail(batch):
+        raise AssertionError("loaded")
+
+    table = datasets.Dataset.from_dict({**ENTRIES, "length": [30, 10, 20]})
+
+    assert lengths_of(table.with_transform(fail), "length").tolist() == [30, 10, 20]
+    assert lengths_of(table.select([2, 1]), "input_ids").tolist() == [2, 1]
+
+
+def test_an_attribute_of_lengths_is_taken_and_others_are_loaded_once():
+    told, untold = Own(ROWS, lengths=[3, 1, 2]), Own([(torch.ones(n, 2), 0) for n in (4, 5)])
+
+    assert lengths_of(told, "length").tolist() == [3, 1, 2]
+    assert told.loaded == []
+    assert lengths_of(untold, "length").tolist() == [4, 5]
+    assert untold.loaded == [0, 1]
+
+
+def test_mistakes_are_named():
+    table = datasets.Dataset.from_dict(ENTRIES)
+    with pytest.raises(ClarionError, match=r'train has no "inputs_ids"; did you mean "input_ids"'):
+        lengths_of(table, "inputs_ids", "train")
+    with pytest.raises(ClarionError, match=r'has no "length"\. It has "words"'):
+        lengths_of([{"words": "a"}], "length")
+    with pytest.raises(ClarionError, match="bucket_by is an int"):
+        lengths_of(table, 3)
+    with pytest.raises(ClarionError, match="an example, an object, has no length"):
+        lengths_of([object()], "length")
+    holes = datasets.Dataset.from_dict({"length": [1, None]})
+    with pytest.raises(ClarionError, match='1 examples have no "length"'):
+        lengths_of(holes, "length")
