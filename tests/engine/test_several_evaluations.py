@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clarion import Callback, Model
+from clarion import Callback, Model, NonFiniteError
 
 
 def make_network():
@@ -127,3 +127,53 @@ def test_fp16_scales_once_a_step(options):
     batches = [(x.float(), y) for x, y in make_batches()]
     with pytest.raises(ValueError, match=r'precision="fp16-mixed" scales the loss once'):
         model.fit_generator(batches, epochs=1, verbose=False)
+
+
+def steep(y_pred, y_true):
+    """A loss that goes down to where it has no value."""
+    return (2.0 + y_pred - y_true).sqrt().mean()
+
+
+def search_too_far(policy, **options):
+    torch.manual_seed(0)
+    network = nn.Linear(2, 1)
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    x = torch.ones(8, 2)
+    model = Model(network, {"optim": "lbfgs", "lr": 1.0, **options}, steep, on_nonfinite=policy)
+    return model, before, (x, torch.zeros(8, 1))
+
+
+def test_a_search_that_ends_in_no_numbers_stops_the_training():
+    model, before, data = search_too_far("stop")
+
+    with pytest.raises(
+        NonFiniteError, match="evaluation 3 of the step gave the loss nan"
+    ) as caught:
+        model.fit(*data, epochs=1, verbose=False)
+
+    assert "LBFGS ended in weights that are not finite" in str(caught.value)
+    assert "This was optimizer step 1, in epoch 1." in str(caught.value)
+    for name, weight in model.network.state_dict().items():
+        assert torch.equal(weight, before[name])
+
+
+def test_a_search_that_ends_in_no_numbers_is_left_out():
+    model, before, data = search_too_far("skip")
+
+    with pytest.warns(UserWarning, match="1 optimizer step left out"):
+        model.fit(*data, epochs=1, verbose=False)
+
+    assert model.progress.skipped == 1
+    for name, weight in model.network.state_dict().items():
+        assert torch.equal(weight, before[name])
+    model.optimizer.param_groups[0].update(lr=0.01, max_iter=2)
+    history = model.fit(*data, epochs=2, verbose=False)  # its memory begins anew
+    assert history[1]["loss"] < history[0]["loss"]
+
+
+def test_a_search_that_nobody_watches_goes_on():
+    model, _, data = search_too_far("ignore")
+
+    model.fit(*data, epochs=1, verbose=False)
+
+    assert not torch.isfinite(model.network.weight).all()

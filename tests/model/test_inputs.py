@@ -341,3 +341,36 @@ def test_collate_fn_and_workers_are_handed_on():
         Examples(), Examples(), batch_size=12, collate_fn=collate, num_workers=0, **OPTIONS
     )
     assert losses_of(history) == pytest.approx(REGRESSION, rel=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(4, 2), (3, 3), (3, 3, 3), (5, 1, 2, 4)])
+def test_a_list_of_batches_to_validate_on_is_no_pair(sizes):
+    torch.manual_seed(0)
+    x, y = torch.randn(sum(sizes), 3), torch.randn(sum(sizes), 1)
+    batches = list(zip(x.split(sizes), y.split(sizes), strict=True))
+    model = Model(nn.Linear(3, 1), "sgd", "mse")
+
+    for data in (batches, [x, y]):
+        history = model.fit(x, y, data, epochs=1, verbose=False)
+        with torch.no_grad():
+            expected = float(F.mse_loss(model.network(x), y))
+        assert history[0]["val_loss"] == pytest.approx(expected)
+
+
+def test_several_inputs_and_targets_to_validate_on_are_tuples():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, first, second):
+            return self.layer(first), self.layer(second)
+
+    def loss(y_pred, y_true):
+        return F.mse_loss(y_pred[0], y_true[0]) + F.mse_loss(y_pred[1], y_true[1])
+
+    x, y = (torch.randn(4, 3), torch.randn(4, 3)), (torch.randn(4, 1), torch.randn(4, 1))
+    model = Model(Both(), "sgd", loss)
+    history = model.fit(x, y, (x, y), epochs=1, verbose=False)
+
+    assert history[0]["val_loss"] == pytest.approx(model.evaluate(x, y, verbose=False))

@@ -49,7 +49,13 @@ Take = Callable[[], Any]
 
 
 class Guard(Protocol):
-    """Who watches losses and gradients, and decides whether an optimizer step is taken."""
+    """Who watches losses and gradients, and decides whether an optimizer step is taken.
+
+    Attributes:
+        watches: Whether it does; if not, every step is taken.
+    """
+
+    watches: bool
 
     def open(self) -> None:
         """Begin an optimizer step, before its first batch is run forward."""
@@ -72,12 +78,21 @@ class Guard(Protocol):
     def settle(self) -> None:
         """Make sure that every step so far is judged, so that the training can be saved."""
 
+    def undone(self, found: str) -> None:
+        """Hear that a step was taken and undone, since it led to weights that are not finite.
+
+        Args:
+            found: What was found, as a sentence.
+        """
+
     def end_pass(self) -> None:
         """End a train pass: say what was found and not yet said."""
 
 
 class Unguarded:
     """Takes every step."""
+
+    watches = False
 
     def open(self) -> None:
         """Do nothing."""
@@ -92,6 +107,9 @@ class Unguarded:
         take()
 
     def settle(self) -> None:
+        """Do nothing."""
+
+    def undone(self, found: str) -> None:
         """Do nothing."""
 
     def end_pass(self) -> None:
@@ -131,6 +149,22 @@ class Scene:
             report = told[0] if told else report
         return NonFiniteError(report)
 
+    def undone(self, found: str) -> None:
+        """Stop, or count the step as left out.
+
+        Raises:
+            NonFiniteError: If the policy is to stop.
+        """
+        self.statistics.put_back()
+        if self.policy == "stop":
+            raise NonFiniteError(
+                f"{found} This was optimizer step {self.progress.step + 1}, in epoch "
+                f"{self.progress.epoch + 1}. The weights are put back to those before it.\n"
+                'Lower the learning rate, or pass line_search_fn="strong_wolfe"; or leave such '
+                'steps out with Model(..., on_nonfinite="skip").'
+            )
+        self.count(1)
+
     def count(self, steps: int) -> None:
         """Count steps that were left out."""
         self.progress.skipped += steps
@@ -155,6 +189,8 @@ class HostGuard:
     Args:
         scene: What it works with.
     """
+
+    watches = True
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -223,6 +259,10 @@ class HostGuard:
     def settle(self) -> None:
         """Do nothing: each step is judged at once."""
 
+    def undone(self, found: str) -> None:
+        """Stop, or count the step as left out."""
+        self._scene.undone(found)
+
     def end_pass(self) -> None:
         """Warn of the steps that were left out."""
         self._scene.tell()
@@ -240,6 +280,8 @@ class DeviceGuard:
         scene: What it works with.
         look_every: Optimizer steps between two looks.
     """
+
+    watches = True
 
     def __init__(self, scene: Scene, look_every: int = _LOOK_EVERY) -> None:
         self._scene = scene
@@ -296,6 +338,10 @@ class DeviceGuard:
     def settle(self) -> None:
         """Look at the flag."""
         self._look()
+
+    def undone(self, found: str) -> None:
+        """Stop, or count the step as left out."""
+        self._scene.undone(found)
 
     def end_pass(self) -> None:
         """Look at the flag, and warn of the steps that were left out."""

@@ -1,6 +1,7 @@
 """The way from a loss to new weights."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +17,7 @@ from clarion.distributed.single import Single
 from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
-from clarion.engine.gates import gradients_of
+from clarion.engine.gates import gradients_of, nonfinite_gradients
 from clarion.engine.nonfinite import Guard, Unguarded
 from clarion.engine.parts import Again, Plan, UpdatePart
 from clarion.engine.precision import Precision, ScaledMixed
@@ -130,13 +131,30 @@ class Update:
         again = None if repeat is None else partial(self._again, repeat)
         step = self._prepare(again)
         if self._closure and again is not None:
-            closure: Any = _Closure(self._whole_loss(), again)
-            take = partial(self.optimizer.step, closure)
+            take = partial(self._search, _Closure(self._whole_loss(), again))
         else:
             take = partial(self._precision.step, self.optimizer)
         gradients = gradients_of(self.optimizer)
         self.guard.step(gradients, self.optimizer, self._precision, take)
         self._finish(step)
+
+    def _search(self, closure: "_Closure") -> None:
+        """Let the optimizer evaluate the loss as it likes; undo what ends in no numbers."""
+        evaluate: Any = closure
+        if not self.guard.watches:
+            self.optimizer.step(evaluate)
+            return
+        groups = self.optimizer.param_groups
+        weights = [p.data for group in groups for p in group["params"]]
+        before = [weight.clone() for weight in weights]
+        self.optimizer.step(evaluate)
+        # Trials of a line search may fail: where it ends is what counts.
+        if not nonfinite_gradients(weights):
+            return
+        torch._foreach_copy_(weights, before)
+        self.optimizer.state.clear()  # what it remembers of the slope is of no use either
+        name = type(self.optimizer).__name__
+        self.guard.undone(f"{name} ended in weights that are not finite{closure.first_bad()}.")
 
     def end_pass(self) -> None:
         """End a train pass: say what is not yet said."""
@@ -192,10 +210,21 @@ class _Closure:
     def __init__(self, loss: Tensor, again: Callable[[], Tensor]) -> None:
         self._known: Tensor | None = loss
         self._again = again
+        self._losses: list[Tensor] = []
 
     def __call__(self) -> Tensor:
         loss, self._known = self._known, None
-        return self._again() if loss is None else loss
+        if loss is None:
+            loss = self._again()
+        self._losses.append(loss)
+        return loss
+
+    def first_bad(self) -> str:
+        """Return which evaluation was the first without a finite loss, for a sentence."""
+        for number, loss in enumerate(map(float, self._losses), start=1):
+            if not math.isfinite(loss):
+                return f": evaluation {number} of the step gave the loss {loss:g}"
+        return ""
 
 
 def needs_closure(optimizer: Any) -> bool:

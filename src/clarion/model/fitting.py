@@ -12,6 +12,7 @@ from clarion.data.loaders import (
     array_loader,
     carries_arrays,
     dataset_loader,
+    is_array,
 )
 from clarion.data.splitting import part_arrays, part_dataset
 from clarion.errors import InvalidArgumentError
@@ -57,8 +58,8 @@ class Fitting(Running):
                 loader, or any iterable of batches.
             y: The targets, likewise.
             validation_data: A pair ``(x, y)``, a triple ``(x, y, sample_weight)``, or like ``x``
-                without ``y``; or a dict of several of these by name, ``{"clean": (x, y), "noisy":
-                loader}``.
+                without ``y``: a list of batches ``[(x, y), ...]``, for one; or a dict of several of
+                these by name, ``{"clean": (x, y), "noisy": loader}``.
             sample_weight: How much each example counts in the loss, shape (N,): 2 counts as if it
                 were there twice. Metrics count all alike.
             batch_size: Examples in a batch.
@@ -301,9 +302,25 @@ def loader_of(data: tuple[Any, ...], names: Sequence[str], options: dict[str, An
 
 
 def _valid_loader(data: Any, options: dict[str, Any]) -> Any:
-    several = isinstance(data, tuple | list) and len(data) in (2, 3)
+    several = isinstance(data, tuple | list) and len(data) in (2, 3) and not _holds_batches(data)
     names = [f"{name} of validation_data" for name in ("x", "y", "sample_weight")]
     return loader_of(tuple(data) if several else (data, None), names, options)
+
+
+def _holds_batches(data: Any) -> bool:
+    """Tell whether a list is one of batches ``(x, y)``: tuples of arrays alike in length each.
+
+    Several inputs and targets of one set are a tuple of tuples, ``((x1, x2), (y1, y2))``.
+    """
+    if not isinstance(data, list):
+        return False
+    return all(
+        isinstance(batch, tuple)
+        and len(batch) in (2, 3)
+        and all(map(is_array, batch))
+        and len(set(map(len, batch))) == 1
+        for batch in data
+    )
 
 
 def _valid_dataset(dataset: Any, options: dict[str, Any]) -> Any:
