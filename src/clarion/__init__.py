@@ -55,6 +55,7 @@ _MODULES = {
     ),
     "clarion.experiment.experiment": "Experiment ModelBundle",
     "clarion.experiment.plotting": "plot_history plot_metric",
+    "clarion.experiment.verification": "Verification verify",
     "clarion.layers.lambda_": "Lambda",
     "clarion.loggers.base": "Logger",
     "clarion.loggers.csv": "AtomicCSVLogger CSVLogger",

@@ -95,6 +95,7 @@ from clarion.errors import (
 )
 from clarion.experiment.experiment import Experiment as Experiment, ModelBundle as ModelBundle
 from clarion.experiment.plotting import plot_history as plot_history, plot_metric as plot_metric
+from clarion.experiment.verification import Verification as Verification, verify as verify
 from clarion.layers.lambda_ import Lambda as Lambda
 from clarion.loggers.base import Logger as Logger
 from clarion.loggers.csv import AtomicCSVLogger as AtomicCSVLogger, CSVLogger as CSVLogger

@@ -79,7 +79,8 @@ class Killer:
         while not self.has_ended():
             assert time.monotonic() < deadline, "the victim makes no progress"
             step, *_ = doing = self.doing
-            if step > before + 1 and moment(doing):
+            is_resumable = before or self.position()
+            if is_resumable and step > before + 1 and moment(doing):
                 os.killpg(self.pid, signal.SIGKILL)
                 break
         status = self.wait()

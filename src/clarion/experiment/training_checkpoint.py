@@ -14,6 +14,7 @@ from clarion.engine.state import TrainState
 from clarion.errors import CheckpointError
 from clarion.experiment.defaults import NOTHING, Monitor
 from clarion.experiment.slot import CheckpointSlot
+from clarion.experiment.verification import Goal, goal_of_training
 from clarion.model import Model
 
 __all__ = ["TrainingCheckpoint"]
@@ -51,6 +52,7 @@ class TrainingCheckpoint(EdgeCallback):
         self._left_out: set[str] = set()
         self._interval = Interval("checkpoint_every", every)
         self._ended_inside = False
+        self._goal: Goal | None = None
 
     def state_of(self, model: Model) -> TrainState:
         """Return the parts of the training: the model's, and the loaders'."""
@@ -72,11 +74,14 @@ class TrainingCheckpoint(EdgeCallback):
         self._without_misfits(self.state_of(self.model).parts["callbacks"].state_dict())
         self._interval.restart()
         self._ended_inside = False
+        self._goal = goal_of_training()
 
     def at_edge(self, number: int) -> None:
         """Begin to write the checkpoint if it is time, or if the training ends in this epoch."""
         if self.model._strategy.world_size > 1:
             return  # each rank has sums of its own, and one of them writes
+        if self._goal is not None:
+            self._goal.look(self.model.progress, self._state)
         self._ended_inside = self.model.stop_immediately and number != self.params.get("steps")
         if self._ended_inside:
             self.save("end")
@@ -87,6 +92,8 @@ class TrainingCheckpoint(EdgeCallback):
         """Begin to write the checkpoint, unless the training goes on inside the epoch."""
         if self._ended_inside:
             return
+        if self._goal is not None:
+            self._goal.look(self.model.progress, self._state)
         metric, mode = self._monitor.metric, self._monitor.mode
         score = (
             {} if metric is None else {"monitor": metric, "mode": mode, "score": logs.get(metric)}
@@ -120,8 +127,7 @@ class TrainingCheckpoint(EdgeCallback):
         """
         if not is_first_rank():
             return
-        state = self.state_of(self.model).state_dict()
-        state["callbacks"] = self._without_misfits(state["callbacks"])
+        state = self._state()
         progress = self.model.progress
         info = {
             "epoch": progress.epoch,
@@ -132,6 +138,11 @@ class TrainingCheckpoint(EdgeCallback):
         }
         self._slot.write(state, info | more)
         self._interval.restart()
+
+    def _state(self) -> dict[str, Any]:
+        state = self.state_of(self.model).state_dict()
+        state["callbacks"] = self._without_misfits(state["callbacks"])
+        return state
 
     def finish(self) -> None:
         """Wait for what is being written, the last one.
