@@ -33,8 +33,12 @@ flagship: $(EXAMPLES) ## the full run of the flagship
 	$(BIN)/python examples/sentence_ordering/train.py --texts 11200 --directory runs/flagship
 
 .PHONY: bench
-bench: $(PEERS) ## what a step costs, beside a loop by hand and Poutyne
-	$(BIN)/python benchmarks/overhead.py
+bench: $(PEERS) ## what a step costs, beside a loop by hand and other frameworks, about 5 minutes
+	$(BIN)/python benchmarks/run.py
+
+.PHONY: bench-all
+bench-all: $(PEERS) ## all benchmarks, about an hour; renews the tables in docs/performance.md
+	$(BIN)/python benchmarks/run.py --workloads '[all]' --frameworks '[all]' --rounds 3 --results docs/performance-results.json
 
 .PHONY: parity
 parity: $(PEERS) ## the numbers of whole programs, beside those of Poutyne

@@ -1,0 +1,1 @@
+"""One small adapter per framework: what fits, evaluates and predicts a job."""
