@@ -1,0 +1,119 @@
+"""Counts that do not depend on how busy a machine is."""
+
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a step costs: Python functions called, operations dispatched, values read."""
+
+    calls: float
+    operations: float
+    reads: float
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = self.reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def _operations(run: Callable[[], object]) -> tuple[int, int]:
+    with _Operations() as operations:
+        run()
+    return operations.count, operations.reads
+
+
+def _calls(run: Callable[[], object]) -> int:
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@pytest.fixture
+def per_step():
+    """Return a function that counts what a step costs.
+
+    It takes a function that returns something to run, of so many steps: two lengths are compared,
+    so what is done once, or once a pass, drops out.
+    """
+
+    def count(make: Callable[[int], Callable[[], object]]) -> Counts:
+        few, many = 128, 384
+        make(few)()  # what is done once in a process
+        (operations, reads), (more, more_reads) = (_operations(make(n)) for n in (few, many))
+        calls, more_calls = (_calls(make(n)) for n in (few, many))
+        steps = many - few
+        return Counts(
+            (more_calls - calls) / steps,
+            (more - operations) / steps,
+            (more_reads - reads) / steps,
+        )
+
+    return count
+
+
+@pytest.fixture
+def calls():
+    """Return a function that counts the Python functions that a function calls."""
+    return _calls
+
+
+class Watched:
+    """Batches, again and again, that note what is kept in memory at given numbers of batches."""
+
+    def __init__(self, batches, at):
+        self.batches = batches
+        self.at = at
+        self.objects, self.blocks, self.bytes = [], [], []
+
+    def __len__(self):
+        return max(self.at) + 1
+
+    def __iter__(self):
+        for number in range(len(self)):
+            if number in self.at:
+                self._note()
+            yield self.batches[number % len(self.batches)]
+
+    def _note(self):
+        gc.collect()
+        self.objects.append(len(gc.get_objects()))
+        self.blocks.append(sys.getallocatedblocks())
+        self.bytes.append(_resident())
+
+
+def _resident() -> int:
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return 1024 * int(line.split()[1])
+    raise OSError("the system does not say how much memory is in use")
+
+
+@pytest.fixture
+def watched():
+    """Return the class of batches that note what is kept in memory."""
+    return Watched

@@ -1,0 +1,41 @@
+"""What a program loads that imports clarion, and one that trains with it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+IMPORT = """
+import json, sys
+import torch, torch.utils.data
+torch.optim.SGD([torch.ones(1)], lr=0.1)  # torch loads more with its first optimizer
+before = set(sys.modules)
+from clarion import Model
+"""
+FIT = """
+network = torch.nn.Linear(4, 2)
+x = torch.randn(320, 4)
+model = Model(network, "sgd", "cross_entropy", batch_metrics=["accuracy"])
+model.fit(x, (x[:, 0] > 0).long(), epochs=1, verbose=False)
+"""
+SHOW = "\nprint(json.dumps(sorted(set(sys.modules) - before)))\n"
+
+CEILING_OWN = 135  # modules of clarion; 120 were found
+CEILING_OTHERS = 8  # modules of others, beside torch's; 6 were found
+
+
+@pytest.mark.slow
+def test_importing_loads_little_beyond_torch_and_the_first_training_no_more():
+    output = subprocess.run(
+        [sys.executable, "-c", IMPORT + SHOW + FIT + SHOW],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in output.stdout.splitlines():
+        names = json.loads(line)
+        own = [name for name in names if name.split(".")[0] == "clarion"]
+        others = [name for name in names if name not in own]
+        assert len(own) <= CEILING_OWN, own
+        assert len(others) <= CEILING_OTHERS, others

@@ -1,0 +1,110 @@
+"""What a step costs in calls, operations and reads stays under a ceiling."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from clarion import Callback, Model
+
+BATCH = 32
+
+
+class Ceiling(NamedTuple):
+    """The most that a step may cost, a little above what was found with torch 2.13, Python 3.11."""
+
+    calls: float
+    operations: float
+    reads: float
+
+
+# Blocks of batches make fractions. The guard against losses that are not finite reads the loss and
+# whether the gradients are finite, on a CPU alone, where nobody waits for it.
+CEILINGS = {
+    "fit arrays": Ceiling(79, 37, 2),  # 74.7, 35.5, 2
+    "fit batches": Ceiling(82, 38, 2),  # 77.5, 36.4, 2
+    "fit batches with adam": Ceiling(82, 39, 2),  # 77.5, 37.4, 2
+    "fit batches, logs read": Ceiling(180, 60, 2),  # 171.5, 58.4, 2
+    "fit batches, ordinary step": Ceiling(233, 70, 2),  # 222.5, 68.4, 2
+    "fit batches, unguarded": Ceiling(81, 35, 0),  # 76.5, 33.4, 0
+    "validate batches": Ceiling(82, 15, 0),  # 77.5, 13.4, 0
+    "evaluate arrays": Ceiling(83, 14, 0),  # 78.7, 12.5, 0
+    "evaluate arrays with f1": Ceiling(83, 14, 0.02),  # 78.9, 12.8, once a block
+    "predict arrays": Ceiling(59, 6, 0),  # 56.1, 5.1, 0
+}
+
+
+class Reader(Callback):
+    def on_train_batch_end(self, batch_number, logs):
+        self.seen = logs["loss"], logs["acc"]
+
+
+def data(steps):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(steps * BATCH, 8, generator=generator)
+    return x, (x.sum(1) > 0).long()
+
+
+def batches(steps):
+    x, y = data(steps)
+    return list(zip(x.split(BATCH), y.split(BATCH), strict=True))
+
+
+def model(optimizer="sgd", metrics=("accuracy",), **options):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    return Model(network, optimizer, "cross_entropy", batch_metrics=list(metrics), **options)
+
+
+def fit_batches(steps, optimizer="sgd", callbacks=(), epochs=1, **options):
+    one, given = model(optimizer, **options), batches(steps)
+    listed = list(callbacks)
+    return lambda: one.fit_generator(given, epochs=epochs, verbose=False, callbacks=listed)
+
+
+def fit_arrays(steps):
+    one, (x, y) = model(), data(steps)
+    return lambda: one.fit(x, y, batch_size=BATCH, epochs=1, verbose=False)
+
+
+def validate(steps):
+    one, train, valid = model(), batches(2), batches(steps)
+    return lambda: one.fit_generator(train, valid, epochs=1, verbose=False)
+
+
+def evaluate(steps, **options):
+    one, (x, y) = model(**options), data(steps)
+    return lambda: one.evaluate(x, y, batch_size=BATCH, verbose=False)
+
+
+def predict(steps):
+    one, (x, _) = model(), data(steps)
+    return lambda: one.predict(x, batch_size=BATCH, verbose=False)
+
+
+RUNS = {
+    "fit arrays": fit_arrays,
+    "fit batches": fit_batches,
+    "fit batches with adam": lambda steps: fit_batches(steps, "adam"),
+    "fit batches, logs read": lambda steps: fit_batches(steps, callbacks=[Reader()]),
+    "fit batches, ordinary step": lambda steps: fit_batches(steps, "rmsprop"),
+    "fit batches, unguarded": lambda steps: fit_batches(steps, on_nonfinite="ignore"),
+    "validate batches": validate,
+    "evaluate arrays": evaluate,
+    "evaluate arrays with f1": lambda steps: evaluate(steps, metrics=(), epoch_metrics=["f1"]),
+    "predict arrays": predict,
+}
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_a_step_costs_no_more_than_its_ceiling(name, per_step):
+    found, ceiling = per_step(RUNS[name]), CEILINGS[name]
+    assert found.calls <= ceiling.calls
+    assert found.operations <= ceiling.operations
+    assert found.reads <= ceiling.reads
+
+
+def test_an_epoch_costs_the_same_however_many_went_before(calls):
+    runs = [calls(fit_batches(8, epochs=epochs)) for epochs in (10, 20, 40)]
+    assert runs[2] - runs[1] <= 2 * (runs[1] - runs[0]) + 2
