@@ -16,7 +16,7 @@ copyright = f"2026, {author}"
 release = version = clarion.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "performance-results.md"]  # performance.md includes it
 default_role = "literal"
 
 myst_enable_extensions = ["colon_fence", "deflist"]
