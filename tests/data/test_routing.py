@@ -355,3 +355,41 @@ def test_a_packed_sequence_keeps_its_batch_sizes_on_the_cpu():
 
     assert moved.data.device.type == "meta"
     assert moved.batch_sizes is sequence.batch_sizes
+
+
+def test_pairs_that_need_nothing_are_batches_at_once():
+    router = Router(nn.Linear(2, 1))
+    x, y = torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
+    assert router.at_once((x, y), None) is None
+    batch = router.prepare(router.route((x, y)), None)
+    router.learn((x, y), batch, None)
+    found = router.at_once((x, y), None)
+    assert found == batch
+    assert found.args[0] is x
+    assert found.target is y
+    for other in [
+        (x.double(), y),
+        (x, y.int()),
+        (x.numpy(), y),
+        (x, y, y),
+        {"x": x, "labels": y},
+        (torch.zeros(()), y),
+        ((x, x), y),
+        x,
+    ]:
+        assert router.at_once(other, None) is None
+    assert router.at_once((x, y), torch.device("meta")) is None
+    router._network.double()
+    assert router.at_once((x, y), None) is None
+
+
+def test_what_was_changed_on_its_way_is_not_taken_at_once():
+    x, y = torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.int32)
+    for raw in [(x, y.long()), (x.float(), y), (np.zeros((3, 2)), y)]:
+        router = Router(nn.Linear(2, 1))
+        router.learn(raw, router.prepare(router.route(raw), None), None)
+        assert router.at_once(raw, None) is None
+    router = Router(nn.Linear(2, 1), unpack=lambda raw: Batch((raw[0],), {}, raw[1]))
+    pair = (x.float(), y.long())
+    router.learn(pair, router.prepare(router.route(pair), None), None)
+    assert router.at_once(pair, None) is None

@@ -26,6 +26,7 @@ _Convert = Callable[[Any], Any]
 
 _SEQUENCES = (list, tuple)
 _REDUCED = frozenset({torch.bfloat16, torch.float16})
+_MOST_KINDS = 16
 _OTHER_INTEGERS = frozenset(
     {
         torch.int32,
@@ -75,6 +76,7 @@ class Router:
         self._formats = CHANNELS_LAST if channels_last else {}
         self._parameters, self._takes_any = _parameters_of(network)
         self._reported: set[str] = set()
+        self._as_they_are: set[tuple[Any, ...]] = set()
         self._floating: Tensor | None = None  # a parameter, whose dtype inputs get; asked once
         self._converting: tuple[Any, _Convert, _Convert] | None = None
 
@@ -102,6 +104,35 @@ class Router:
             batch.size = get_batch_size(*values)
         return batch
 
+    def at_once(self, raw: Any, device: torch.device | None) -> Batch | None:
+        """Return the batch of a pair of tensors that needs no preparation, None for all else.
+
+        What needs none is learnt from what `route` and `prepare` did: the answer is the same.
+
+        Args:
+            raw: What the loader yielded, with a target.
+            device: See `prepare`.
+        """
+        kind = _kind_of_pair(raw)
+        if kind is None or (device, self._own_dtype, *kind) not in self._as_they_are:
+            return None
+        return Batch((raw[0],), {}, raw[1], raw[0].shape[0])
+
+    def learn(self, raw: Any, batch: Batch, device: torch.device | None) -> None:
+        """Take note if a raw batch with a target came through `route` and `prepare` unchanged.
+
+        Args:
+            raw: What the loader yielded.
+            batch: What became of it.
+            device: See `prepare`.
+        """
+        kind = _kind_of_pair(raw)
+        if kind is None or self._unpack is not None or self._formats or batch.kwargs:
+            return
+        unchanged = len(batch.args) == 1 and batch.args[0] is raw[0] and batch.target is raw[1]
+        if unchanged and len(self._as_they_are) < _MOST_KINDS:
+            self._as_they_are.add((device, self._own_dtype, *kind))
+
     def prepare(self, batch: Batch, device: torch.device | None) -> Batch:
         """Make the batch ready for the network: as tensors, on the device, in a dtype that works.
 
@@ -118,6 +149,10 @@ class Router:
         if batch.weight is not None:
             batch.weight = map_structure(batch.weight, ready_target)
         return batch
+
+    @property
+    def _own_dtype(self) -> torch.dtype | None:
+        return None if self._floating is None else self._floating.dtype
 
     def _conversions(self, device: torch.device | None) -> tuple[_Convert, _Convert]:
         """Return what makes inputs and targets ready; the same functions for batch after batch."""
@@ -259,6 +294,15 @@ def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
     # A forward of (*args, **kwargs) hands everything on, so it says nothing about names.
     takes_any = bool(named) and any(p.kind is p.VAR_KEYWORD for p in parameters)
     return named, takes_any
+
+
+def _kind_of_pair(raw: Any) -> tuple[Any, ...] | None:
+    if type(raw) not in (tuple, list) or len(raw) != 2:
+        return None
+    x, y = raw
+    if type(x) is not Tensor or type(y) is not Tensor or x.ndim == 0:
+        return None
+    return x.dtype, y.dtype, x.device, y.device
 
 
 def _is_sequence(value: Any) -> bool:

@@ -344,11 +344,17 @@ def _batches(
     router, strategy, device = engine.router, engine.strategy, engine.device
     feed = strategy.shard(source.feed)
     lasts = isinstance(source.feed.loader, ArrayBatches)
+    whole = source.supervised and strategy.world_size == 1
     for number, raw in enumerate(feed.take(source.steps, where, epoch), start=done + 1):
-        this = f"Batch {number} of {where}"
-        batch = router.route(raw, supervised=source.supervised, where=this)
+        batch = router.at_once(raw, device) if whole else None
+        if batch is None:
+            this = f"Batch {number} of {where}"
+            batch = router.route(raw, supervised=source.supervised, where=this)
+            batch = router.prepare(strategy.part(batch, number, this), device)
+            if whole:
+                router.learn(raw, batch, device)
         batch.lasts = lasts
-        yield router.prepare(strategy.part(batch, number, this), device)
+        yield batch
 
 
 def _transformed(engine: Engine, batches: Iterator[Batch]) -> Iterator[Batch]:
