@@ -182,7 +182,13 @@ def test_a_training_in_buckets_goes_on_as_if_it_had_never_stopped(tmp_path):
             network = Texts()
             experiment = Experiment(directory, network, task="classif", optimizer="adam")
             experiment.train_dataset(
-                texts(), texts(), epochs=epochs, batch_size=6, bucket_by="length", verbose=False
+                texts(),
+                texts(),
+                epochs=epochs,
+                batch_size=6,
+                bucket_by="length",
+                verbose=False,
+                disable_tensorboard=True,
             )
         return network.embed.weight
 

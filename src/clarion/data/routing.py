@@ -25,6 +25,7 @@ TARGET_KEYS = ("labels", "label")
 _Convert = Callable[[Any], Any]
 
 _SEQUENCES = (list, tuple)
+_PLAIN = (Tensor, list, tuple)  # no mapping, which takes longer to ask
 _REDUCED = frozenset({torch.bfloat16, torch.float16})
 _MOST_KINDS = 16
 _OTHER_INTEGERS = frozenset(
@@ -78,7 +79,7 @@ class Router:
         self._reported: set[str] = set()
         self._as_they_are: set[tuple[Any, ...]] = set()
         self._floating: Tensor | None = None  # a parameter, whose dtype inputs get; asked once
-        self._converting: tuple[Any, _Convert, _Convert] | None = None
+        self._converting: tuple[Any, Any, _Convert, _Convert] | None = None
 
     def route(self, raw: Any, *, supervised: bool = True, where: str = "A batch") -> Batch:
         """Return the batch that a loader's raw batch means.
@@ -93,15 +94,17 @@ class Router:
         """
         if self._unpack is not None:
             batch = self._unpacked(raw, where)
-        elif isinstance(raw, Mapping) and self._names_some(raw):
+        elif not isinstance(raw, _PLAIN) and isinstance(raw, Mapping) and self._names_some(raw):
             batch = self._from_mapping(raw, supervised, where)
         elif supervised and not (self._computes_loss and _is_bare(raw)):
             batch = self._from_pair(raw, where)
         else:
             batch = self._with_input(raw[0] if _is_sequence(raw) and len(raw) == 1 else raw)
         if batch.size is None:
-            values = (batch.inputs,) if batch.target is None else (batch.inputs, batch.target)
-            batch.size = get_batch_size(*values)
+            inputs, target = batch.inputs, batch.target
+            batch.size = (
+                get_batch_size(inputs) if target is None else get_batch_size(inputs, target)
+            )
         return batch
 
     def at_once(self, raw: Any, device: torch.device | None) -> Batch | None:
@@ -161,12 +164,13 @@ class Router:
                 filter(Tensor.is_floating_point, self._network.parameters()), None
             )
         dtype = None if self._floating is None else self._floating.dtype
-        if self._converting is None or self._converting[0] != (device, dtype):
+        known = self._converting
+        if known is None or known[0] is not device or known[1] is not dtype:
             target_dtype = torch.float32 if dtype in _REDUCED else dtype
             ready = partial(_ready, device, dtype, self._formats)
             ready_target = partial(_ready_target, device, target_dtype)
-            self._converting = ((device, dtype), ready, ready_target)
-        return self._converting[1:]
+            self._converting = known = (device, dtype, ready, ready_target)
+        return known[2], known[3]
 
     def _unpacked(self, raw: Any, where: str) -> Batch:
         assert self._unpack is not None
@@ -191,6 +195,8 @@ class Router:
         return batch
 
     def _with_input(self, x: Any) -> Batch:
+        if isinstance(x, Tensor):  # asked first, since it is quick to answer
+            return Batch((x,))
         if _is_sequence(x):
             return Batch(tuple(x))
         if isinstance(x, Mapping) and self._covers(x):

@@ -27,7 +27,10 @@ def get_batch_size(*values: Any) -> int:
     Args:
         values: What belongs to one batch, for example ``x, y`` or ``y_pred, y_true``.
     """
-    for rule in (_of_array, _of_sequence, _of_entry, _of_mapping):
+    for value in values:
+        if isinstance(value, _ARRAYS) and value.ndim > 0:
+            return len(value)
+    for rule in (_of_sequence, _of_entry, _of_mapping):
         for value in values:
             size = rule(value)
             if size is not None:

@@ -55,7 +55,7 @@ class Full:
 
     def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         """Change nothing."""
-        return contextlib.nullcontext()
+        return _NOTHING
 
     def widen(self, output: Any) -> Any:
         """Return the output as it is."""
@@ -141,6 +141,8 @@ class ScaledMixed(Mixed):
         """Restore the scale and its counters."""
         self._scaler.load_state_dict(dict(state))
 
+
+_NOTHING = contextlib.nullcontext()  # it has no state, so one serves all batches
 
 PRECISIONS = ("32", "bf16-mixed", "fp16-mixed")
 """The names that ``precision=`` knows."""
