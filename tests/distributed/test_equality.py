@@ -64,6 +64,7 @@ OPTIMIZERS = {
         "average": "ema",
     },
     "lbfgs": {"optim": "lbfgs", "lr": 0.5, "max_iter": 2, "line_search_fn": "strong_wolfe"},
+    "swa": {"optim": "sgd", "lr": 0.1, "average": {"kind": "swa", "start": 2, "swa_lr": 0.02}},
     "sam": {"optim": "sgd", "lr": 0.1, "sharpness": 0.05},
 }
 
@@ -99,6 +100,7 @@ def train(optimizer, batch_size, accumulate):
         ("sgd", 5, 3),  # 26 rows: 6 batches, the last of one row; a leftover of none
         ("adamw", 7, 3),  # 4 batches, the last of 5 rows and alone in its step
         ("adamw", 1, 4),  # the second rank never has a row
+        ("swa", 9, 2),
         ("lbfgs", 9, 2),
         ("sam", 9, 2),
     ],

@@ -196,3 +196,66 @@ def test_the_state_names_parameters():
     other = nn.Linear(1, 1)
     with pytest.raises(CheckpointError, match="those of other parameters"):
         WeightAverage(other, torch.optim.SGD(other.parameters())).load_state_dict(state)
+
+
+def swa_by_hand(network, data, update_statistics):
+    """Train two epochs, then average two at another learning rate, with torch's own means."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    for epoch in range(1, 5):
+        network.train()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 if epoch < 3 else 0.02
+        for x, y in data:
+            optimizer.zero_grad()
+            nn.functional.mse_loss(network(x), y).backward()
+            optimizer.step()
+        if epoch >= 3:
+            averaged.update_parameters(network)
+    for own, theirs in zip(network.buffers(), averaged.module.buffers(), strict=True):
+        theirs.copy_(own)
+    if update_statistics:
+        torch.optim.swa_utils.update_bn(data, averaged)
+    return averaged.module.state_dict()
+
+
+@pytest.mark.parametrize("update_statistics", [False, True])
+def test_stochastic_weight_averaging_is_that_of_torch(update_statistics):
+    batches = make_batches()
+    expected = swa_by_hand(make_network(), batches, update_statistics)
+    network = make_network()
+    average = {"kind": "swa", "start": 3, "swa_lr": 0.02, "update_bn": update_statistics}
+    model = Model(network, {"optim": "sgd", "lr": 0.1, "average": average}, "mse")
+
+    model.fit_generator(batches, batches[:2], epochs=4, verbose=False)
+
+    trained = network.state_dict()["1.running_mean"].clone()
+    with model.averaged_weights():
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(value, expected[name])
+    assert torch.equal(network.state_dict()["1.running_mean"], trained)
+    assert network.training
+    model.fit_generator(batches, epochs=1, verbose=False)
+    assert model.optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_counting_statistics_anew_changes_nothing_that_is_learnt():
+    ends = []
+    for update_statistics in (False, True):
+        torch.manual_seed(0)
+        x, y = (torch.cat(parts) for parts in zip(*make_batches(), strict=True))
+        network = make_network()
+        average = {"kind": "ema", "update_bn": update_statistics}
+        model = Model(network, {"optim": "sgd", "lr": 0.1, "average": average}, "mse")
+        model.fit(x, y, epochs=3, batch_size=4, verbose=False)
+        ends.append([*network.state_dict().values(), torch.rand(())])
+        state = model.train_state().state_dict()["average"]
+        assert ("statistics" in state) is update_statistics
+        fresh = Model(network, {"optim": "sgd", "average": average}, "mse")
+        fresh.train_state().parts["average"].load_state_dict(state)
+        with model.averaged_weights():
+            expected = network.state_dict()["1.running_var"].clone()
+        with fresh.averaged_weights():
+            assert torch.equal(network.state_dict()["1.running_var"], expected)
+    for plain, counted in zip(*ends, strict=True):
+        assert torch.equal(plain, counted)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from sys import getrefcount
 from time import perf_counter
@@ -23,6 +23,7 @@ from clarion.engine.grouping import group_by_step
 from clarion.engine.logs import Logs, to_floats
 from clarion.engine.parts import Plan
 from clarion.engine.ranks import is_stopped, note_rank, unite
+from clarion.engine.recounting import recount
 from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
 from clarion.engine.state import Progress
 from clarion.engine.step import Output, predict_step, score_step, train_step
@@ -293,6 +294,13 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
         unite(engine.metrics, engine.strategy)
         logs = to_floats(engine.metrics.compute(TRAIN.prefix))
     update.end_epoch(epoch)
+    source = training.train
+    recount(
+        engine,
+        update.average,
+        source.feed.loader,
+        lambda feed: _batches(engine, replace(source, feed=feed), where),
+    )
     logs |= _validate(engine, training, epoch)
     progress.epoch, progress.batch = epoch, 0
     return {"epoch": epoch, "time": perf_counter() - start, **logs}

@@ -82,7 +82,9 @@ class Optimization:
             then their ``requires_grad`` is False. None as epoch, or a pattern alone, is for ever.
         average: ``"ema"`` or ``"swa"`` for averaged weights, which validation uses while training;
             with options as a dict, ``{"kind": "ema", "decay": 0.999, "warmup": True}`` or
-            ``{"kind": "swa", "start": 0.75}`` (a share of the epochs, or the first epoch).
+            ``{"kind": "swa", "start": 0.75, "swa_lr": 0.05}`` (a share of the epochs, or the first
+            epoch, and the learning rate from there on); ``"update_bn": True`` counts the statistics
+            of batch normalisation anew for the average.
         sharpness: The distance rho of sharpness-aware minimisation (SAM), for example 0.05.
         options: Other arguments of the optimizer, such as ``weight_decay``.
 

@@ -89,10 +89,15 @@ class Update:
         for part in self._parts:
             part.end_epoch(epoch)
 
+    @property
+    def average(self) -> WeightAverage | None:
+        """The weight average, if there is one."""
+        return next((part for part in self._parts if isinstance(part, WeightAverage)), None)
+
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """Put averaged weights, if there are any, into the network inside."""
-        average = next((part for part in self._parts if isinstance(part, WeightAverage)), None)
+        average = self.average
         if average is None:
             yield
             return
