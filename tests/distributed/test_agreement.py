@@ -158,6 +158,26 @@ def test_a_row_that_is_not_finite_counts_on_every_rank(ranks, policy):
             assert other[3].startswith("On rank 1: ")
 
 
+def infinite_on_rank_1(y_pred, y_true):
+    """A loss whose gradient is finite everywhere."""
+    return nn.functional.cross_entropy(y_pred, y_true) + (torch.inf if rank() else 0.0)
+
+
+def train_with_an_infinite_loss():
+    x, y = data()
+    model = Model(network(), "sgd", infinite_on_rank_1, on_nonfinite="skip")
+    before = weights(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit(x, y, batch_size=8, accumulate=2, epochs=1, verbose=False)
+    assert_same(before, weights(model), tolerance=0)
+    return model.progress.skipped
+
+
+def test_a_loss_that_is_infinite_on_one_rank_counts_on_every_rank(ranks):
+    assert ranks(train_with_an_infinite_loss) == [3, 3]
+
+
 class Noise(nn.Module):
     """Keeps what dropout draws."""
 

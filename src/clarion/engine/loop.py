@@ -16,7 +16,6 @@ from clarion.checkpoints.random import preserved_random_state
 from clarion.data.arrays import ArrayBatches
 from clarion.data.batch import Batch
 from clarion.data.feed import Feed
-from clarion.data.mixing import transformed
 from clarion.engine.cadence import Cadence
 from clarion.engine.engine import Engine
 from clarion.engine.grouping import group_by_step
@@ -28,6 +27,7 @@ from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
 from clarion.engine.state import Progress
 from clarion.engine.step import Output, predict_step, score_step, train_step
 from clarion.engine.tight import TightStep
+from clarion.engine.transforming import transformed_batches
 from clarion.engine.under_way import UnderWay
 
 __all__ = [
@@ -281,7 +281,7 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
         training.under_way.restore_metrics(engine.device)
         with mode(engine.network, training=True), torch.enable_grad():
             batches = group_by_step(
-                _transformed(engine, _batches(engine, training.train, where, epoch, done)),
+                transformed_batches(engine, _batches(engine, training.train, where, epoch, done)),
                 per_step,
                 engine.objective.weigh,
                 engine.strategy,
@@ -363,19 +363,6 @@ def _batches(
                 router.learn(raw, batch, device)
         batch.lasts = lasts
         yield batch
-
-
-def _transformed(engine: Engine, batches: Iterator[Batch]) -> Iterator[Batch]:
-    transform, progress = engine.batch_transform, engine.progress
-    if transform is None:
-        return batches
-    randomness = engine.strategy.own_randomness
-
-    def change(batch: Batch) -> Batch:
-        with randomness(progress.epoch, progress.step, progress.batch):
-            return batch if batch.is_filler else transformed(transform, batch)
-
-    return map(change, batches)
 
 
 def _batch_logs(

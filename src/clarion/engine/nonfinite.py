@@ -154,7 +154,10 @@ class HostGuard:
             return
         if self._bad is None:
             self._bad = Suspect(value, batch, number, scene.progress.step + 1)
-        if scene.policy == "stop" and scene.strategy.world_size == 1:
+        if scene.strategy.world_size > 1:
+            # The gradient that ranks share tells the others: it is not finite any more.
+            batch.share = torch.full((), math.inf)
+        elif scene.policy == "stop":
             scene.statistics.put_back()
             raise scene.stop(self._bad)
 
@@ -167,11 +170,12 @@ class HostGuard:
             NonFiniteError: If they are not, and the policy is to stop.
         """
         scene = self._scene
+        several = scene.strategy.world_size > 1
         bad = self._bad is not None
-        if not bad and not precision.finds_overflow:
+        if precision.finds_overflow:
+            bad = scene.strategy.agree(bad)
+        elif several or not bad:
             bad = self._check.is_bad(gradients)
-        if scene.strategy.world_size > 1:
-            bad = bool(scene.strategy.total(float(bad)))
         if not bad:
             take()
             return
