@@ -113,14 +113,13 @@ def test_rows_of_files_are_read_in_the_order_in_which_they_stand(tmp_path, monke
     loader, read = ArrayBatches(mapped, 10, shuffle=True), []
 
     class Spy(torch.Tensor):
-        def __getitem__(self, rows):
+        def index_select(self, dim, rows):
             read.append(rows)
-            return super().__getitem__(rows)
+            return super().index_select(dim, rows)
 
     loader.arrays = loader.arrays.as_subclass(Spy)
     list(loader)
 
-    read = [rows for rows in read if isinstance(rows, torch.Tensor)]
     assert read
     assert all(torch.equal(rows, rows.sort().values) for rows in read)
     assert len(torch.cat(read).unique()) == 300
@@ -152,3 +151,21 @@ def test_doubles_are_left_to_the_conversion_of_batches():
 
     x, y = next(iter(loader))
     assert (x.device.type, y.device.type) == ("cpu", "meta")
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", "uint8", "bool", "float16"])
+@pytest.mark.parametrize("shape", [(20,), (20, 3)])
+def test_every_dtype_is_shuffled(dtype, shape):
+    rows = np.random.default_rng(0).integers(0, 2, size=shape).astype(dtype)
+    numbers = np.arange(20)
+
+    for x, places in ArrayBatches((rows, numbers), 6, shuffle=True):
+        assert np.array_equal(x.numpy(), rows[places])
+
+
+def test_images_keep_their_memory_format():
+    images = torch.randn(8, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+
+    batch = next(iter(ArrayBatches(images, 4, shuffle=True)))
+
+    assert batch.is_contiguous(memory_format=torch.channels_last)

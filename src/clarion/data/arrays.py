@@ -17,6 +17,7 @@ from clarion.errors import DataError, InvalidTypeError, kind_of, quoted
 __all__ = ["ArrayBatches", "as_arrays", "is_table", "place"]
 
 _ROOM = 2**30  # bytes, on devices that do not tell what is free
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 _NUMBER = (bool, int, float, np.number)
 _BATCHES_PER_BLOCK = 64
 _BYTES_PER_BLOCK = 2**19  # what a processor's cache holds: the copy of a block costs 2 % then
@@ -110,10 +111,10 @@ class ArrayBatches:
                 # A copy, as a loader's batches are: the network may work in place.
                 return tensor[start:stop].clone()
             if not self._on_disk:
-                return tensor[order[start:stop].to(tensor.device)]
+                return _rows(tensor, order[start:stop].to(tensor.device))
             rows, places = order[start:stop].sort()
             block = torch.empty((stop - start, *tensor.shape[1:]), dtype=tensor.dtype)
-            block[places] = tensor[rows]
+            block[places] = _rows(tensor, rows)
             return block
 
         block = map_structure(self.arrays, gather)
@@ -251,6 +252,14 @@ def _cut(block: Any, size: int) -> Iterator[Any]:
     if type(block) is tuple:
         return parts
     return starmap(type(block), parts) if hasattr(block, "_fields") else map(type(block), parts)
+
+
+def _rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    # Two to four times as fast as tensor[rows], which keeps the memory format of images; vectors of
+    # some dtypes torch cannot select from (2.13).
+    if tensor.is_contiguous() and tensor.dtype not in _UNSIGNED:
+        return tensor.index_select(0, rows)
+    return tensor[rows]
 
 
 def _is_mapped(leaf: Any) -> bool:
