@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from clarion import Callback, Model
-from clarion.engine.edges import EdgeCallback, edge_of
+from clarion.engine import edges as module
+from clarion.engine.edges import EdgeCallback, Interval, edge_of
+from clarion.errors import InvalidArgumentError
 
 
 class Listener(EdgeCallback):
@@ -93,3 +95,34 @@ class TestEdgeOf:
     def test_needs_the_method(self):
         with pytest.raises(TypeError, match="at_edge"):
             EdgeCallback()
+
+
+class TestInterval:
+    def test_counts_optimizer_steps_of_the_whole_training(self):
+        interval = Interval("every", 3)
+        assert [step for step in range(1, 10) if interval.is_due(step)] == [3, 6, 9]
+
+    @pytest.mark.parametrize("every", ["2s", 2.0])
+    def test_counts_time_since_the_last_one(self, every, monkeypatch):
+        now = 100.0
+        monkeypatch.setattr(module, "monotonic", lambda: now)
+        interval = Interval("every", every)
+        now = 101.9
+        assert not interval.is_due(1)
+        now = 102.0
+        assert interval.is_due(2)
+        interval.restart()
+        assert not interval.is_due(3)
+
+    def test_may_be_never(self):
+        assert not any(Interval("every", None).is_due(step) for step in range(5))
+
+    @pytest.mark.parametrize("every", [0, -1, True, "soon", -2.0])
+    def test_refuses_what_is_no_span(self, every):
+        with pytest.raises(InvalidArgumentError, match="every"):
+            Interval("every", every)
+
+
+def test_a_model_alone_has_no_directory_for_checkpoints():
+    with pytest.raises(InvalidArgumentError, match=r"checkpoint_every=5 needs .*Experiment\("):
+        trained(checkpoint_every=5)

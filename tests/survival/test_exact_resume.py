@@ -16,6 +16,7 @@ from clarion.data.arrays import ArrayBatches
 from clarion.experiment import training
 from clarion.experiment.history import read_log
 
+AT_THE_END = 0
 EPOCHS, N, SIZE, BATCHES = 2, 26, 4, 7
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(1))
 Y = (X.sum(1) + torch.randn(N, generator=torch.Generator().manual_seed(3)) > 0).long()
@@ -32,13 +33,17 @@ class Killed(BaseException):
 
 
 class Kill(Callback):
-    """Ends the process at the beginning of an optimizer step."""
+    """Ends the process at the beginning of an optimizer step, or at the end of the first epoch."""
 
     def __init__(self, step):
         self.step = step
 
     def on_optimizer_step_begin(self, step):
         if step == self.step:
+            raise Killed
+
+    def on_epoch_end(self, epoch_number, logs):
+        if self.step == AT_THE_END:
             raise Killed
 
 
@@ -330,13 +335,33 @@ def test_killed_in_some_steps(name, tmp_path):
     per_epoch = -(-options.get("steps_per_epoch", BATCHES) // options.get("batches_per_step", 1))
     if name == "buckets cut into epochs":
         per_epoch = BATCHES - 2
-    check(tmp_path, make_data, options, {3, per_epoch, per_epoch + 1, 2 * per_epoch})
+    check(tmp_path, make_data, options, {3, AT_THE_END, per_epoch + 1, 2 * per_epoch})
 
 
 @pytest.mark.parametrize("name", WITH_WORKERS)
 def test_killed_with_workers(name, tmp_path):
     make_data, options = WITH_WORKERS[name]
-    check(tmp_path, make_data, options, (2, 11))
+    check(tmp_path, make_data, options, (AT_THE_END, 11))
+
+
+@pytest.mark.parametrize("steps", [4, 7, 9])
+@pytest.mark.parametrize("name", ["arrays", "loader", "iterable"])
+def test_a_training_that_ended_inside_an_epoch_goes_on_there(name, steps, tmp_path):
+    make_data, options = LOADERS[name]
+    whole = uninterrupted(tmp_path, make_data, options)
+    directory = tmp_path / "run"
+    first = train(make(directory), make_data(), max_steps=steps, checkpoint_every=None, **options)
+    assert len(first) == -(-steps // BATCHES)
+    again = make(directory)
+    assert train(again, make_data(), max_steps=steps, **options) == []
+    assert again.model.progress.step == steps
+    assert len(read_log(again.log_filename)) == len(first)
+    experiment = make(directory)
+    history = train(experiment, make_data(), **options)
+    # Who does not tell its length may have another batch after any.
+    is_inside = steps < BATCHES or (name == "iterable" and steps == BATCHES)
+    assert [logs["epoch"] for logs in history] == ([1, 2] if is_inside else [2])
+    assert_same(whole, result(experiment, history))
 
 
 def test_killed_between_the_validations_of_an_epoch(tmp_path, monkeypatch):

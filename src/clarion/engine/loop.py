@@ -139,6 +139,7 @@ def fit(engine: Engine, training: Training) -> list[dict[str, Any]]:
                 training.total_steps,
                 engine.progress.step,
                 training.batches_per_step,
+                inside=engine.progress.batch > 0,
             )
         )
         with _undrawn(engine.progress):

@@ -21,12 +21,14 @@ class Plan:
         total_steps: Optimizer steps from the first epoch to the last; None if unknown.
         done_steps: Optimizer steps that are done already.
         batches_per_step: How many batches make an optimizer step.
+        inside: Whether some steps of the first epoch are among those that are done.
     """
 
     epochs: int | None = None
     total_steps: int | None = None
     done_steps: int = 0
     batches_per_step: int = 1
+    inside: bool = False
 
 
 class UpdatePart:

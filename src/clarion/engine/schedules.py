@@ -152,11 +152,14 @@ class Schedule(UpdatePart):
     def begin(self, plan: Plan) -> None:
         """Work out the length of the training and set the rate of its first step.
 
+        In a training that goes on inside an epoch, it is that of the last step until the next one
+        is taken: perhaps there is none left in the epoch.
+
         Raises:
             InvalidArgumentError: If the schedule needs the length, and nobody knows it.
         """
         self._factor = self._planned(self._total_steps or plan.total_steps)
-        self._set(self._factor(plan.done_steps))
+        self._set(self._factor(plan.done_steps - 1 if plan.inside else plan.done_steps))
 
     def before_step(self, step: int, again: Again | None) -> None:
         """Set the rates of this step."""
