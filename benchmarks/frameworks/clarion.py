@@ -4,7 +4,7 @@ from typing import Any
 
 from jobs import Job, padded
 
-from clarion import Callback, LengthBucketBatchSampler, Model
+from clarion import Callback, Model
 
 __all__ = ["evaluate", "fit", "predict"]
 
@@ -36,8 +36,7 @@ def fit(job: Job) -> float:
         history = model.fit_generator(job.batches, job.valid, **options)
     elif job.examples is not None:
         if job.buckets:
-            sampler = LengthBucketBatchSampler(job.examples.lengths, job.batch_size)
-            options["dataloader_kwargs"] = {"batch_sampler": sampler}
+            options["bucket_by"] = "length"
         history = model.fit_dataset(
             job.examples, batch_size=job.batch_size, collate_fn=padded, **options
         )
