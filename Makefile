@@ -33,7 +33,7 @@ flagship: $(EXAMPLES) ## the full run of the flagship
 	$(BIN)/python examples/sentence_ordering/train.py --texts 11200 --directory runs/flagship
 
 .PHONY: bench
-bench: $(PEERS) ## what a step costs, beside a loop by hand and other frameworks, about 5 minutes
+bench: $(PEERS) ## what a step costs, beside loops by hand and Poutyne, about 5 minutes
 	$(BIN)/python benchmarks/run.py
 
 .PHONY: bench-all

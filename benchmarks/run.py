@@ -37,7 +37,7 @@ Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
 def main(
     workloads: list[str] = ["arrays", "batches"],  # noqa: B006
-    frameworks: list[str] = ["bare", "dataloader", "clarion", "poutyne", "lightning"],  # noqa: B006
+    frameworks: list[str] = ["bare", "dataloader", "clarion", "poutyne"],  # noqa: B006
     rounds: int = 3,
     scale: float = 1.0,
     results: Path | None = None,
