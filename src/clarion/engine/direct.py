@@ -33,6 +33,8 @@ class DirectUpdate(Update):
     Attributes:
         direct: The direct step, None while steps are ordinary.
         gradients: Those of the last step, in the order of its parameters.
+        is_possible: Whether there can be direct steps in this training.
+        shares_gradients: Whether somebody may look at the gradients.
     """
 
     def __init__(
@@ -46,8 +48,8 @@ class DirectUpdate(Update):
         strategy: Strategy | None = None,
     ) -> None:
         super().__init__(optimizer, precision, hooks, progress, parts, guard, strategy)
-        self._shares_gradients = hooks.acts_inside or any(part.reads_gradients for part in parts)
-        self._is_possible = False
+        self.shares_gradients = hooks.acts_inside or any(part.reads_gradients for part in parts)
+        self.is_possible = False
         self._is_due = False
         self.direct: DirectStep | None = None
         self.gradients: Sequence[Tensor | None] = ()
@@ -55,18 +57,18 @@ class DirectUpdate(Update):
     @property
     def acts_alone(self) -> bool:
         """Whether nothing else takes part in a step, and nobody looks at its gradients."""
-        return not (self._shares_gradients or self._before or self._after)
+        return not (self.shares_gradients or self._before or self._after)
 
     def begin(self, plan: Plan) -> None:
         """Prepare for a training."""
         super().begin(plan)
         several = self.window is not None or plan.batches_per_step > 1
-        self._is_possible = not (several or isinstance(self._precision, ScaledMixed))
+        self.is_possible = not (several or isinstance(self._precision, ScaledMixed))
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare for the train pass of an epoch."""
         super().begin_epoch(epoch)
-        self.direct, self._is_due = None, self._is_possible
+        self.direct, self._is_due = None, self.is_possible
 
     def clear(self) -> None:
         """Forget the gradients of the step before."""
@@ -83,7 +85,7 @@ class DirectUpdate(Update):
             super().backward(loss, share)
             return
         self.gradients = gradients_of(self._weighed(loss, share), self.direct.parameters)
-        if self._shares_gradients:
+        if self.shares_gradients:
             self._share()
 
     def apply(self, repeat: Callable[[Batch], None] | None = None) -> None:
@@ -96,8 +98,8 @@ class DirectUpdate(Update):
             if self.direct is not None:
                 self._take_back(self.direct)
             return
-        step = self._prepare(None)
-        if self._shares_gradients:
+        step = self.prepare(None)
+        if self.shares_gradients:
             self.gradients = [p.grad for p in direct.parameters]
         gradients = direct.fitting(self.gradients)
         take: Callable[[], Any] = partial(direct, gradients or [])
@@ -106,7 +108,7 @@ class DirectUpdate(Update):
             gradients = [g for g in self.gradients if g is not None]
             take = partial(self._precision.step, self.optimizer)
         self.guard.step(gradients, self.optimizer, self._precision, take)
-        self._finish(step)
+        self.finish(step)
 
     def end_pass(self) -> None:
         """End a train pass; the gradients of its last step stay at the parameters."""
@@ -115,11 +117,11 @@ class DirectUpdate(Update):
         super().end_pass()
 
     def _is_right(self, direct: DirectStep) -> bool:
-        return direct.is_current() and (not self._shares_gradients or direct.has_all_trainable())
+        return direct.is_current() and (not self.shares_gradients or direct.has_all_trainable())
 
     def _take_back(self, direct: DirectStep) -> None:
         self.gradients = [p.grad for p in direct.parameters]
-        if not self._shares_gradients:
+        if not self.shares_gradients:
             for parameter in direct.parameters:  # of the size of the network: not to be kept twice
                 parameter.grad = None
 

@@ -46,6 +46,7 @@ class Engine:
         progress: Counts of things done.
         batch_transform: What changes train batches before the network gets them.
         last_step: The optimizer step after which the training ends anyway; None if unknown.
+        compiled: The train step as a compiled graph; None without one.
         at_edge: What is called between two optimizer steps, with the train batches done in this
             epoch; None for nothing.
     """
@@ -64,4 +65,5 @@ class Engine:
     progress: Progress = field(default_factory=Progress)
     batch_transform: Callable[[Batch], Batch] | None = None
     last_step: int | None = None
+    compiled: Any = None
     at_edge: Callable[[int], None] | None = None

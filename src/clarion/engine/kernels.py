@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import is_ as _is
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.optim import SGD, Adam, AdamW, Optimizer, optimizer as torch_optimizer
 
-__all__ = ["DirectStep", "find_engine", "gradients_of"]
+__all__ = ["DirectStep", "Group", "find_engine", "gradients_of"]
 
 _NUMBERS = ("lr", "eps", "weight_decay", "momentum", "dampening")
 _stride = Tensor.stride
@@ -29,15 +30,16 @@ class DirectStep:
 
     Attributes:
         parameters: As above.
+        groups: Those that have parameters with gradients.
     """
 
     def __init__(
-        self, optimizer: Optimizer, groups: Sequence["_Group"], parameters: Sequence[Tensor]
+        self, optimizer: Optimizer, groups: Sequence["Group"], parameters: Sequence[Tensor]
     ) -> None:
         self.parameters = tuple(parameters)
         self._optimizer = optimizer
         self._built_on = optimizer.param_groups, optimizer.state
-        self._groups = [group for group in groups if group.parameters]
+        self.groups = [group for group in groups if group.parameters]
         self._used = [p.grad is not None for p in parameters]
         self._strides = [p.stride() for p in parameters if p.grad is not None]
         self._no_grad = torch.no_grad()
@@ -55,7 +57,7 @@ class DirectStep:
         """
         if not _is_plain(optimizer):
             return None
-        groups: list[_Group] = []
+        groups: list[Group] = []
         parameters: list[Tensor] = []
         for options in optimizer.param_groups:
             trainable = [p for p in options["params"] if p.requires_grad]
@@ -114,9 +116,9 @@ class DirectStep:
         found_inf = getattr(optimizer, "found_inf", None)
         start = 0
         with self._no_grad:
-            for group in self._groups:
+            for group in self.groups:
                 end = start + len(group.parameters)
-                group.update(group, gradients[start:end], found_inf)
+                _KERNELS[group.kind](group, gradients[start:end], found_inf)
                 start = end
 
 
@@ -161,20 +163,40 @@ _ones: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
 
 @dataclass(slots=True)
-class _Group:
-    """What a kernel works on: a parameter group's options, parameters and states."""
+class Group:
+    """What a kernel works on.
 
-    update: Callable[["_Group", list[Tensor], Tensor | None], None]
+    Attributes:
+        kind: What is computed: ``"add"``, plain gradient descent; ``"sgd"``; ``"adam"``.
+        options: Those of the optimizer's parameter group.
+        parameters: Its parameters that have gradients.
+        states: The optimizer's state of them, one list for each part of it: the momentum, or
+            the first and the second moment and the number of steps.
+    """
+
+    kind: str
     options: dict[str, Any]
     parameters: list[Tensor]
     states: list[list[Tensor]] = field(default_factory=list)
 
+    def is_like(self, other: "Group") -> bool:
+        """Tell whether another group has the same parameters and states, and equal options."""
+        mine, theirs = self._constants(), other._constants()
+        tensors = [*self.parameters, *(x for state in self.states for x in state)]
+        others = [*other.parameters, *(x for state in other.states for x in state)]
+        return mine == theirs and len(tensors) == len(others) and all(map(_is, tensors, others))
 
-def _add(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
+    def _constants(self) -> dict[str, Any]:
+        left_out = ("params", "lr", "initial_lr")
+        options = {k: v for k, v in self.options.items() if k not in left_out}
+        return {"kind": self.kind, **options}
+
+
+def _add(group: Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
     torch._foreach_add_(group.parameters, gradients, alpha=-group.options["lr"])
 
 
-def _fused_sgd(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
+def _fused_sgd(group: Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
     options = group.options
     momenta = group.states[0] if group.states else []
     torch._fused_sgd_(
@@ -193,7 +215,7 @@ def _fused_sgd(group: _Group, gradients: list[Tensor], found_inf: Tensor | None)
     )
 
 
-def _fused_adam(group: _Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
+def _fused_adam(group: Group, gradients: list[Tensor], found_inf: Tensor | None) -> None:
     options = group.options
     first, second, steps = group.states
     kernel = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
@@ -219,7 +241,14 @@ def _fused_adam(group: _Group, gradients: list[Tensor], found_inf: Tensor | None
         torch._foreach_sub_(steps, [found_inf] * len(steps))
 
 
-def _group_of(optimizer: Any, options: dict[str, Any], given: list[Tensor]) -> _Group | None:
+_KERNELS: dict[str, Callable[[Group, list[Tensor], Tensor | None], None]] = {
+    "add": _add,
+    "sgd": _fused_sgd,
+    "adam": _fused_adam,
+}
+
+
+def _group_of(optimizer: Any, options: dict[str, Any], given: list[Tensor]) -> Group | None:
     """Return what the kernel of a parameter group works on; None if there is no such kernel."""
     numbers = [*(options.get(name) for name in _NUMBERS), *options.get("betas", ())]
     if any(isinstance(number, Tensor) for number in numbers):
@@ -227,16 +256,16 @@ def _group_of(optimizer: Any, options: dict[str, Any], given: list[Tensor]) -> _
     if type(optimizer) is SGD:
         if options["fused"]:
             names = ["momentum_buffer"] if options["momentum"] else []
-            return _with_states(_Group(_fused_sgd, options, given), optimizer, names)
+            return _with_states(Group("sgd", options, given), optimizer, names)
         plain = not (options["momentum"] or options["weight_decay"] or options["maximize"])
-        return _Group(_add, options, given) if plain else None
+        return Group("add", options, given) if plain else None
     if not options["fused"] or options["amsgrad"] or "decoupled_weight_decay" not in options:
         return None
     names = ["exp_avg", "exp_avg_sq", "step"]
-    return _with_states(_Group(_fused_adam, options, given), optimizer, names)
+    return _with_states(Group("adam", options, given), optimizer, names)
 
 
-def _with_states(group: _Group, optimizer: Any, names: list[str]) -> _Group | None:
+def _with_states(group: Group, optimizer: Any, names: list[str]) -> Group | None:
     for name in names:
         states = [optimizer.state.get(p, {}).get(name) for p in group.parameters]
         if not all(isinstance(one, Tensor) for one in states):

@@ -25,8 +25,8 @@ from clarion.engine.ranks import is_stopped, note_rank, unite
 from clarion.engine.recounting import recount
 from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
 from clarion.engine.state import Progress
-from clarion.engine.step import Output, predict_step, score_step, train_step
-from clarion.engine.tight import TightStep
+from clarion.engine.step import Output
+from clarion.engine.steps import step_of
 from clarion.engine.transforming import transformed_batches
 from clarion.engine.under_way import UnderWay
 
@@ -237,7 +237,7 @@ def run_batches(
         Each batch and its output, after the hooks of the batch.
     """
     hooks, progress = engine.hooks, engine.progress
-    step = (TightStep.of(engine) if stage.trains else None) or _STEPS[stage.name]
+    step = step_of(engine, stage)
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
     at_edge = engine.at_edge if stage.trains else None
     clock = perf_counter()
@@ -259,14 +259,6 @@ def run_batches(
             at_edge(number)
         if stage.trains and batch.closes_step and is_stopped(engine):
             break
-
-
-_STEPS: dict[str, Callable[[Engine, Batch, Stage, int], Output]] = {
-    "train": train_step,
-    "valid": score_step,
-    "test": score_step,
-    "predict": predict_step,
-}
 
 
 def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]:

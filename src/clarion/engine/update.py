@@ -134,14 +134,14 @@ class Update:
                 weights; for updates that evaluate the gradients several times.
         """
         again = None if repeat is None else partial(self._again, repeat)
-        step = self._prepare(again)
+        step = self.prepare(again)
         if self._closure and again is not None:
             take = partial(self._search, _Closure(self._whole_loss(), again))
         else:
             take = partial(self._precision.step, self.optimizer)
         gradients = gradients_of(self.optimizer)
         self.guard.step(gradients, self.optimizer, self._precision, take)
-        self._finish(step)
+        self.finish(step)
 
     def _search(self, closure: "_Closure") -> None:
         """Let the optimizer evaluate the loss as it likes; undo what ends in no numbers."""
@@ -176,7 +176,7 @@ class Update:
         # The terms of several losses have a share each.
         return loss.sum() if loss.ndim else loss
 
-    def _prepare(self, again: Again | None) -> int:
+    def prepare(self, again: Again | None) -> int:
         """Let those act who wait for the gradients; return the number of the step."""
         hooks, done = self._hooks, self._progress.step
         self._precision.finish_gradients(self.optimizer)
@@ -186,7 +186,7 @@ class Update:
             hooks.fire("on_optimizer_step_begin", done + 1)
         return done + 1
 
-    def _finish(self, step: int) -> None:
+    def finish(self, step: int) -> None:
         """Count a step and tell those who wait for the new weights."""
         hooks = self._hooks
         self._progress.step = step

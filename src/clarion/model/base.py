@@ -21,6 +21,8 @@ from clarion.distributed.environment import join
 from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
+from clarion.engine.compiled import Compilation
+from clarion.engine.compiler import Compiler
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.edges import edge_of
 from clarion.engine.engine import Engine
@@ -69,6 +71,7 @@ class ModelBase:
         batch_transform: Callable[[Batch], Batch] | None,
         gradient_checkpointing: bool | str | Sequence[str],
         channels_last: bool,
+        compile: bool | str,  # noqa: A002  # the word that everybody knows
     ) -> None:
         if not isinstance(network, nn.Module):
             raise InvalidTypeError(
@@ -90,6 +93,7 @@ class ModelBase:
             )
         self.batch_transform = batch_transform
         checkpoint_blocks(network, gradient_checkpointing)
+        self._compiler = Compiler(compile, network)
         check_switch("channels_last", channels_last)
         if channels_last:
             use_channels_last(network)
@@ -161,6 +165,11 @@ class ModelBase:
         return self._strategy
 
     @property
+    def compilation(self) -> Compilation | None:
+        """What compiled steps cost and save (``compile="step"``); None if none was compiled."""
+        return self._compiler.compilation
+
+    @property
     def gradient_norm(self) -> Tensor | None:
         """The norm of the last step's gradient before clipping, shape (), on the device.
 
@@ -230,7 +239,7 @@ class ModelBase:
             )
         return Engine(
             network=self.network,
-            forward=self._strategy.wrap(self.network),
+            forward=self._compiler.forward(self._strategy.wrap(self.network)),
             objective=self._objective,
             metrics=self._metrics,
             router=self._router,
@@ -242,6 +251,7 @@ class ModelBase:
             update=update,
             progress=self.progress,
             batch_transform=self.batch_transform,
+            compiled=self._compiler.step() if trains else None,
             at_edge=edge_of(hooks) if trains else None,
         )
 

@@ -52,6 +52,11 @@ class Model(Weights):
         channels_last: Whether images and the weights over them lie in memory with the channels of
             a pixel side by side (``torch.channels_last``), which convolutions are faster in. Shapes
             and values stay as they are.
+        compile: ``"step"`` to compile whole train steps (forward, loss, gradients and update) into
+            one graph, which takes about half a minute and pays in long trainings of small
+            networks: ``compilation`` says when. True to compile the network alone, as
+            ``torch.compile`` does, which pays for large networks on a GPU. Results are those
+            without it to rounding; random numbers of dropout are other ones.
 
     Attributes:
         stop_training: Set to True by a callback to end the training after the epoch.
@@ -99,6 +104,7 @@ class Model(Weights):
         batch_transform: Callable[[Batch], Batch] | None = None,
         gradient_checkpointing: bool | str | Sequence[str] = False,
         channels_last: bool = False,
+        compile: bool | str = False,  # noqa: A002  # the word that everybody knows
     ) -> None:
         super().__init__(
             network,
@@ -116,6 +122,7 @@ class Model(Weights):
             batch_transform=batch_transform,
             gradient_checkpointing=gradient_checkpointing,
             channels_last=channels_last,
+            compile=compile,
         )
         if device is not None:
             self.to(device)

@@ -101,7 +101,10 @@ class Running(ModelBase):
         engine.last_step = settings.max_steps
         place_optimizer_state(self.optimizer)
         if not settings.profile:
-            return fit(engine, training)
+            history = fit(engine, training)
+            if settings.verbose and self.compilation is not None:
+                say(str(self.compilation))
+            return history
         profiler = Profiler(self.network)
         history = fit(profiler.attached_to(engine), training)
         self.profile = profiler.result()

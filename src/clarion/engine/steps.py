@@ -1,0 +1,24 @@
+"""Which function takes the steps of a pass."""
+
+from collections.abc import Callable
+
+from clarion.data.batch import Batch
+from clarion.engine.engine import Engine
+from clarion.engine.stage import Stage
+from clarion.engine.step import Output, predict_step, score_step, train_step
+from clarion.engine.tight import TightStep
+
+__all__ = ["Step", "step_of"]
+
+Step = Callable[[Engine, Batch, Stage, int], Output]
+"""What makes an output of a batch, which has a number in its pass."""
+
+
+def step_of(engine: Engine, stage: Stage) -> Step:
+    """Return what takes the steps of a pass of this stage."""
+    if not stage.trains:
+        return score_step if stage.scores else predict_step
+    compiled = engine.compiled
+    if compiled is not None and compiled.suits(engine):
+        return compiled  # type: ignore[no-any-return]
+    return TightStep.of(engine) or train_step

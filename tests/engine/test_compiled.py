@@ -1,0 +1,248 @@
+"""Whole train steps as one compiled graph."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from clarion import Callback, InvalidArgumentError, Model, NonFiniteError
+from clarion.engine import compiled
+from clarion.engine.compiled import Compilation
+
+X = torch.randn(70, 6, generator=torch.Generator().manual_seed(0))
+Y = (X.sum(1) > 0).long()
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.BatchNorm1d(5), nn.Linear(5, 2))
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Take the step as it is instead of compiling it; count how often that is asked for."""
+    made = []
+
+    def as_it_is(function, **options):
+        made.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", as_it_is)
+    return made
+
+
+def train(*, compile, optimizer="sgd", x=X, y=Y, epochs=3, fit=None, **options):  # noqa: A002
+    torch.manual_seed(1)
+    arguments = {"loss_function": "cross_entropy", "batch_metrics": ["acc"], **options}
+    model = Model(
+        arguments.pop("network", None) or network(), optimizer, compile=compile, **arguments
+    )
+    history = model.fit(x, y, batch_size=8, epochs=epochs, verbose=False, **(fit or {}))
+    return model, history
+
+
+def assert_close(model, other):
+    pairs = zip(
+        model.network.state_dict().items(), other.network.state_dict().values(), strict=True
+    )
+    for (name, mine), theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-6, msg=name)
+    pairs = zip(model.optimizer.state.values(), other.optimizer.state.values(), strict=True)
+    for mine, theirs in pairs:
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            if value is not None:
+                torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "sgd",
+        {"optim": "sgd", "lr": 0.1, "weight_decay": 0.1},
+        {"optim": "sgd", "lr": 0.1, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01},
+        {"optim": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True},
+        {"optim": "adam", "lr": 0.01, "weight_decay": 0.1},
+        {"optim": "adamw", "lr": 0.01, "decay_biases_and_norms": False, "layer_decay": 0.5},
+        {"optim": "adamw", "lr": 0.01, "schedule": "cosine", "warmup": 0.2, "average": "ema"},
+    ],
+)
+def test_what_is_learnt_is_what_torch_s_optimizers_learn(graphs, optimizer):
+    model, history = train(compile="step", optimizer=optimizer)
+    other, expected = train(compile=False, optimizer=optimizer)
+    assert graphs == [{"fullgraph": True, "dynamic": False}]
+    assert_close(model, other)
+    assert [row["acc"] for row in history] == [row["acc"] for row in expected]
+    assert [row["loss"] for row in history] == pytest.approx(
+        [row["loss"] for row in expected], rel=1e-5
+    )
+    assert model.progress.step == other.progress.step == 27
+
+
+def test_one_graph_serves_all_passes_and_trainings_and_a_loaded_state_makes_another(graphs):
+    model, _ = train(compile="step", optimizer="adam")
+    model.fit(X, Y, batch_size=8, epochs=2, verbose=False)
+    assert len(graphs) == 1
+    model.optimizer.load_state_dict(copy.deepcopy(model.optimizer.state_dict()))
+    model.fit(X, Y, batch_size=8, epochs=2, verbose=False)
+    assert len(graphs) == 2
+
+
+def test_batches_of_another_shape_take_the_ordinary_step(graphs, monkeypatch):
+    numbers = []
+    ordinary = compiled.train_step
+    monkeypatch.setattr(
+        compiled, "train_step", lambda *args: (numbers.append(args[3]), ordinary(*args))[1]
+    )
+    train(compile="step", epochs=2)
+    # Those before the times are known, then the first and the last of each pass.
+    assert numbers == [1, 2, 3, 4, 5, 6, 9, 1, 9]
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+def test_a_step_that_is_not_finite_changes_nothing(graphs, policy):
+    x = X.clone()
+    x[60, 0] = torch.inf
+    kept = {}
+
+    class Keep(Callback):
+        only_watches = True
+
+        def on_train_batch_begin(self, batch_number, logs):
+            if batch_number == 8:
+                kept.update(copy.deepcopy(self.model.network.state_dict()))
+
+        def on_train_batch_end(self, batch_number, logs):
+            if batch_number == 8:
+                kept["after"] = copy.deepcopy(self.model.network.state_dict())
+
+    net = network()
+    fit = {"callbacks": [Keep()], "dataloader_kwargs": {"shuffle": False}}
+    options = {"network": net, "on_nonfinite": policy, "x": x, "fit": fit, "epochs": 1}
+    if policy == "stop":
+        with pytest.raises(NonFiniteError, match="batch 8"):
+            train(compile="step", **options)
+        kept["after"] = net.state_dict()
+    else:
+        with pytest.warns(UserWarning, match="1 optimizer step left out"):
+            model, _ = train(compile="step", **options)
+        assert model.progress.skipped == 1
+    assert len(graphs) == 1
+    for name, value in kept["after"].items():
+        if name != "2.num_batches_tracked":
+            assert torch.equal(value, kept[name]), name
+
+
+class Looks(Callback):
+    def on_backward_end(self, batch_number):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"fit": {"batches_per_step": 2}}, "several batches"),
+        ({"fit": {"callbacks": [Looks()]}}, "looks at gradients"),
+        ({"optimizer": {"optim": "sgd", "clip_norm": 1.0}}, "looks at gradients"),
+        ({"optimizer": {"optim": "sgd", "maximize": True}}, "maximises"),
+        ({"loss_function": {"a": "cross_entropy"}, "network": None}, "one loss"),
+        ({"y": Y[:, None]}, "another shape or dtype"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said_once_and_done_the_ordinary_way(graphs, options, reason):
+    if "network" in options:
+
+        class Named(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = network()
+
+            def forward(self, x):
+                return {"a": self.inner(x)}
+
+        options = {**options, "network": Named(), "y": {"a": Y}, "batch_metrics": []}
+    with pytest.warns(UserWarning, match=reason) as caught:
+        model, history = train(compile="step", **options)
+    assert len([one for one in caught if 'compile="step" is left out' in str(one.message)]) == 1
+    assert (graphs, model.compilation) == ([], None)
+    assert len(history) == 3
+
+
+def test_a_step_that_does_not_compile_is_done_the_ordinary_way(monkeypatch):
+    def fails(function, **options):
+        def call(*args):
+            raise RuntimeError("No working C++ compiler found")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.warns(UserWarning, match="RuntimeError: No working C"):
+        model, history = train(compile="step")
+    other, expected = train(compile=False)
+    assert_close(model, other)
+    assert [row["loss"] for row in history] == [row["loss"] for row in expected]
+
+
+def test_the_network_alone_is_compiled_for_every_stage(monkeypatch):
+    calls = []
+
+    def wrapped(function, **options):
+        def call(*args):
+            calls.append(len(args[0]))
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", wrapped)
+    model, _ = train(compile=True, epochs=1)
+    assert calls == [8] * 8 + [6]
+    model.evaluate(X, Y, batch_size=70, verbose=False)
+    model.predict(X, batch_size=70, verbose=False)
+    assert calls[9:] == [70, 70]
+    assert not any(name.startswith("_orig_mod") for name in model.network.state_dict())
+
+
+def test_models_that_compiled_something_can_be_copied(graphs):
+    model, _ = train(compile="step")
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    copied.fit(X, Y, batch_size=8, epochs=1, verbose=False)
+    assert len(graphs) == 2 or copied.compilation is None
+
+
+def test_a_wrong_word_is_answered():
+    with pytest.raises(InvalidArgumentError, match='pass True to compile the network, "step"'):
+        train(compile="steps")
+
+
+def test_the_sentence_says_when_it_pays():
+    told = str(Compilation(20.0, 200e-6, 100e-6))
+    assert told.endswith(
+        "took 20.0 s to compile; a step takes 100 us instead of 200 us: it pays "
+        "after some 200,000 steps."
+    )
+    assert "does not pay here" in str(Compilation(20.0, 1e-2, 2e-2))
+    assert str(Compilation(2.0)) == 'compile="step" took 2.0 s to compile.'
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from its compiler
+def test_a_graph_that_is_really_compiled(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(1)
+    optimizer = {"optim": "adamw", "lr": 0.01}
+    model = Model(network(), optimizer, "cross_entropy", compile="step")
+    history = model.fit(X, Y, batch_size=8, epochs=3, dataloader_kwargs={"shuffle": False})
+    other = Model(network(), optimizer, "cross_entropy")
+    expected = other.fit(
+        X, Y, batch_size=8, epochs=3, verbose=False, dataloader_kwargs={"shuffle": False}
+    )
+    assert model.compilation.seconds > 0
+    assert model.compilation.compiled > 0
+    assert 'compile="step" took' in capsys.readouterr().out
+    assert_close(model, other)
+    assert [row["loss"] for row in history] == pytest.approx(
+        [row["loss"] for row in expected], rel=1e-5
+    )
