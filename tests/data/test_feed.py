@@ -113,7 +113,8 @@ def test_an_error_of_the_data_keeps_its_type_and_says_where():
     with pytest.raises(KeyError) as caught:
         list(take(DataLoader(Broken()), None, "the train loader in epoch 1"))
     assert caught.value.__notes__ == [
-        "This happened while the train loader in epoch 1 was asked for batch 3."
+        "This happened in row 2 of the dataset.",
+        "This happened while the train loader in epoch 1 was asked for batch 3.",
     ]
 
 

@@ -1,9 +1,12 @@
 """Raw batches from a loader, pass after pass, from any position of a pass."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clarion.checkpoints.random import RandomState
+from clarion.data.bad_rows import BadRows
+from clarion.data.deaths import KILLS_OUTLIVED, may_tell_of_death
 from clarion.data.order import LoaderState
 from clarion.data.readers import reader_of
 from clarion.data.seeding import leave_seed, next_seed, seed_of
@@ -21,13 +24,22 @@ class Feed:
     Args:
         loader: An iterable of raw batches.
         remembers: Whether `state_dict` will be asked for.
+        bad_rows: Where rows are counted that cannot be loaded and are left out; None if they are
+            an error.
     """
 
-    def __init__(self, loader: Iterable[Any], *, remembers: bool = False) -> None:
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        *,
+        remembers: bool = False,
+        bad_rows: BadRows | None = None,
+    ) -> None:
         self.loader = loader
-        self._reader = reader_of(loader)
+        self._reader = reader_of(loader, bad_rows)
+        self._bad_rows = bad_rows
         self._order = LoaderState([loader])
-        self._remembers = remembers
+        self._remembers = remembers or self._reader.num_workers > 0
         self._start: dict[str, Any] = {}
         self._seed = 0
         self._given = self._since_start = 0
@@ -47,6 +59,7 @@ class Feed:
             DataError: If the loader has no batch to give.
         """
         iterator = self._first_iterator(steps, epoch)
+        kills = 0
         while steps is None or self._given < steps:
             try:
                 raw = next(iterator)
@@ -54,17 +67,24 @@ class Feed:
                 if self._since_start == 0:
                     raise DataError(_dry(self.loader, self._given, steps, where)) from None
                 if steps is None:
-                    return
+                    break
                 iterator = self._begun(epoch)
                 continue
             except Exception as error:
                 _note_loading(error, self._given + 1, where)
-                raise
+                kills += 1
+                if not self._outlives(error, kills):
+                    raise
+                iterator = iter(())  # the other workers end before new ones begin
+                iterator = self._begun_again(self._order.state_dict())
+                continue
             finally:
                 leave_seed()
             self._given += 1
             self._since_start += 1
             yield raw
+        if self._bad_rows is not None:
+            self._bad_rows.end_pass(where)
 
     def state_dict(self, *, inside: bool) -> dict[str, Any]:
         """Return where the pass is, and what it takes to come there again.
@@ -114,15 +134,46 @@ class Feed:
         try:
             self._reader.load_state_dict(state["reader"], anew=state["anew"])
             if inside and (steps is None or self._given < steps):
-                # The loader draws again what it drew then: that is how it comes to its order.
-                self._order.load_state_dict(self._start["loader"])
-                random.load_state_dict(self._start["random"])
-                iterator = self._reader.begin(self._seed, self._since_start)
+                iterator = self._begun_again(state["loader"])
         finally:
             leave_seed()
             self._order.load_state_dict(state["loader"])
             random.load_state_dict(here)
         return self._begun(epoch) if iterator is None else iterator
+
+    def _begun_again(self, order: Mapping[str, Any]) -> Iterator[Any]:
+        """Return the batches of the pass under way that have not been given yet.
+
+        Args:
+            order: The states of the loader's generators, which are left like this.
+        """
+        random, here = RandomState(), RandomState().state_dict()
+        try:
+            # The loader draws again what it drew then: that is how it comes to its order.
+            self._order.load_state_dict(self._start["loader"])
+            random.load_state_dict(self._start["random"])
+            return self._reader.begin(self._seed, self._since_start)
+        finally:
+            leave_seed()
+            self._order.load_state_dict(order)
+            random.load_state_dict(here)
+
+    def _outlives(self, error: Exception, kills: int) -> bool:
+        """Tell whether workers that were killed are replaced; warn if they are."""
+        dead = self._reader.deaths() if may_tell_of_death(error) else ""
+        if not dead:
+            return False
+        told = f"A process that loads data has died: {dead}"
+        if kills > KILLS_OUTLIVED:
+            error.add_note(
+                f"{told}; {KILLS_OUTLIVED} times in this pass others have taken its place. Often "
+                "memory has run out, or /dev/shm is too small: take fewer workers, or smaller "
+                "batches."
+            )
+            return False
+        warnings.warn(f"{told}. Others take the place of it; nothing is lost.", stacklevel=3)
+        self._reader.give_up()
+        return True
 
     def _begun(self, epoch: int) -> Iterator[Any]:
         self._since_start = 0

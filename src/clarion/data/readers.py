@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
@@ -12,7 +12,10 @@ from torch.utils.data import DataLoader, IterableDataset, MapDataPipe
 
 from clarion.checkpoints.random import preserved_random_state
 from clarion.data.arrays import ArrayBatches
+from clarion.data.bad_rows import BadRows, GuardedDataset, LeaveOut, without_bad_rows
+from clarion.data.deaths import take_over_deaths, the_dead
 from clarion.data.seeding import InsideWorker, SeededDataset, Ticket, draws_numbers, seed_of
+from clarion.errors import InvalidArgumentError, kind_of
 
 __all__ = ["Reader", "reader_of"]
 
@@ -44,9 +47,36 @@ class Reader(Protocol):
             anew: Whether a generator is meant to go on as it is.
         """
 
+    @property
+    def num_workers(self) -> int:
+        """How many processes load; 0 if this one does, or nobody knows."""
 
-def reader_of(loader: Any) -> Reader:
-    """Return how a loader, an iterable of raw batches, is read."""
+    def deaths(self) -> str:
+        """Return which workers of the traversal under way have died; empty if none has."""
+
+    def give_up(self) -> None:
+        """Let go of the workers of the traversal under way."""
+
+
+def reader_of(loader: Any, bad_rows: BadRows | None = None) -> Reader:
+    """Return how a loader, an iterable of raw batches, is read.
+
+    Args:
+        loader: The loader.
+        bad_rows: Where rows are counted that cannot be loaded and are left out; None if they are
+            an error.
+
+    Raises:
+        InvalidArgumentError: If rows are to be left out where nobody knows them one by one.
+    """
+    if bad_rows is not None and type(loader) is not ArrayBatches:
+        if _can_be_rebuilt(loader) and loader.batch_sampler is not None:
+            return _Rebuilt(loader, bad_rows)
+        raise InvalidArgumentError(
+            'on_bad_row="skip" needs a dataset whose examples are known by index, in batches that '
+            f"its loader makes; this is {kind_of(loader)}. Pass the dataset to fit_dataset, or a "
+            "DataLoader of it with a batch_size."
+        )
     if type(loader) is ArrayBatches:
         return _Arrays(loader)
     if hasattr(type(loader), "state_dict") and hasattr(type(loader), "load_state_dict"):
@@ -58,7 +88,25 @@ def reader_of(loader: Any) -> Reader:
     return _Replayed(loader)
 
 
-class _Arrays:
+class _InProcess:
+    """A loader that nothing is known of but its batches."""
+
+    num_workers = 0
+
+    def state_dict(self, *, inside: bool) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
+        pass
+
+    def deaths(self) -> str:
+        return ""
+
+    def give_up(self) -> None:
+        pass
+
+
+class _Arrays(_InProcess):
     """Arrays in memory, whose batches are found by their number."""
 
     def __init__(self, batches: ArrayBatches) -> None:
@@ -67,14 +115,8 @@ class _Arrays:
     def begin(self, seed: int, skip: int) -> Iterator[Any]:
         return self._batches.begin(skip)
 
-    def state_dict(self, *, inside: bool) -> dict[str, Any]:
-        return {}
 
-    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
-        pass
-
-
-class _Replayed:
+class _Replayed(_InProcess):
     """Anything that can be iterated over: what is left out is loaded and dropped."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
@@ -85,14 +127,8 @@ class _Replayed:
         _drop(iterator, skip)
         return iterator
 
-    def state_dict(self, *, inside: bool) -> dict[str, Any]:
-        return {}
 
-    def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
-        pass
-
-
-class _Stateful:
+class _Stateful(_InProcess):
     """A loader that knows itself where it is, as torchdata's StatefulDataLoader does."""
 
     def __init__(self, loader: Any) -> None:
@@ -113,7 +149,7 @@ _given: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """How many batches each generator has given in this process."""
 
 
-class _OneShot:
+class _OneShot(_InProcess):
     """A generator, which goes on from one traversal to the next and never starts again."""
 
     def __init__(self, loader: Iterator[Any]) -> None:
@@ -217,15 +253,22 @@ class _Rebuilt:
 
     Args:
         loader: The user's loader; it is not kept.
+        bad_rows: See ``reader_of``.
     """
 
-    def __init__(self, loader: Any) -> None:
-        seeded = draws_numbers(loader.dataset, loader.collate_fn)
+    def __init__(self, loader: Any, bad_rows: BadRows | None = None) -> None:
+        skips = bad_rows is not None
+        self._bad_rows = bad_rows
+        seeded = skips or draws_numbers(loader.dataset, loader.collate_fn)
         batched = loader.batch_sampler is not None
         sampler = loader.batch_sampler if batched else loader.sampler
         self._indices = _IndexBatches(sampler, seeded=seeded)
-        dataset = SeededDataset(loader.dataset) if seeded else loader.dataset
+        dataset = loader.dataset
+        if seeded:
+            dataset = SeededDataset(GuardedDataset(dataset, skips=skips))
         options = _options(loader)
+        if skips:
+            options["collate_fn"] = LeaveOut(loader.collate_fn)
         if seeded and loader.num_workers:
             options["worker_init_fn"] = InsideWorker(loader.worker_init_fn)
         if batched:
@@ -235,6 +278,8 @@ class _Rebuilt:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what there is to warn of, the user's has warned of
             self._loader: DataLoader[Any] = DataLoader(dataset, **options)
+        self.num_workers = int(loader.num_workers)
+        self._workers: Sequence[Any] = ()
         self._keeps_workers = bool(loader.num_workers and loader.persistent_workers)
         self._had_workers = self._has_workers = False  # when the traversal began, and now
         self._loaded: Mapping[str, Any] = {}
@@ -249,7 +294,22 @@ class _Rebuilt:
         iterator = iter(self._loader)
         self._has_workers = self._keeps_workers
         self._indices.arrive()
+        if self.num_workers:
+            self._workers = getattr(iterator, "_workers", ())
+            take_over_deaths()
+        if self._bad_rows is not None:
+            return without_bad_rows(iterator, self._bad_rows.add)
         return iterator
+
+    def deaths(self) -> str:
+        return the_dead(self._workers)
+
+    def give_up(self) -> None:
+        if self._keeps_workers:
+            self._loader._iterator = None
+            before = self._had_workers  # as it was when the traversal began
+            self._loaded = {"had_workers": before, "has_workers": before}
+            self._has_workers = False
 
     def _start_workers(self) -> None:
         generator = self._loader.generator

@@ -17,6 +17,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from clarion.data.bad_rows import GuardedDataset
 from clarion.data.dataset import TensorDataset
 from clarion.data.padding import Padding
 
@@ -92,7 +93,7 @@ class InsideWorker:
     def __call__(self, worker: int) -> None:
         """Put the user's dataset where ``get_worker_info`` tells of it."""
         info: Any = get_worker_info()
-        if isinstance(info.dataset, SeededDataset):
+        while isinstance(info.dataset, SeededDataset | GuardedDataset):
             object.__setattr__(info, "dataset", info.dataset.dataset)  # it refuses assignments
         if self.function is not None:
             self.function(worker)

@@ -32,6 +32,7 @@ class Progress:
         batch: Train batches finished in the epoch under way; 0 at an epoch's edge.
         step: Optimizer steps done over the whole training.
         skipped: How many of these were left out, since a loss or gradient was not finite.
+        bad_rows: Train examples that could not be loaded and were left out.
         stopped: Whether a callback asked to stop.
     """
 
@@ -39,6 +40,7 @@ class Progress:
     batch: int = 0
     step: int = 0
     skipped: int = 0
+    bad_rows: int = 0
     stopped: bool = False
 
     def state_dict(self) -> dict[str, Any]:

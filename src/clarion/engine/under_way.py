@@ -50,7 +50,8 @@ class UnderWay:
         self._feed, self.validations = feed, []
         if state is None or progress.epoch != initial_epoch - 1:
             if progress.epoch != initial_epoch - 1 or initial_epoch == 1:
-                progress.epoch, progress.step, progress.skipped = initial_epoch - 1, 0, 0
+                progress.epoch, progress.step = initial_epoch - 1, 0
+                progress.skipped = progress.bad_rows = 0
             progress.batch = 0
             return
         is_over = progress.stopped or progress.epoch >= state["epochs"]

@@ -236,6 +236,9 @@ class Fitting(Running):
                 end of each epoch, and inside of it every so many optimizer steps (a whole number)
                 or whenever so much time has passed (text such as ``"5min"``, or seconds as a
                 float); every 10 minutes unless given, None for the ends of epochs alone.
+            on_bad_row: What to do if the dataset raises an error for a train example: ``"stop"``
+                (as None), or ``"skip"``, which leaves it out of its batch and warns at the end of
+                the epoch. ``progress.bad_rows`` counts them.
             check_leaks: Whether to warn of train examples whose inputs stand in the validation
                 data too, with their number and the first of them. Reads all data once.
             overfit: Train on the first so many batches again and again, in the same order, and

@@ -6,9 +6,12 @@ from typing import Any, TypedDict
 
 from clarion.arguments import check_whole_number
 from clarion.engine.durations import seconds_of
-from clarion.errors import InvalidArgumentError
+from clarion.errors import InvalidArgumentError, UnknownNameError, quoted, suggestion
 
 __all__ = ["RunOptions", "RunSettings", "SplitOptions"]
+
+
+_BAD_ROW_POLICIES = ("stop", "skip")
 
 
 class RunOptions(TypedDict, total=False):
@@ -22,6 +25,7 @@ class RunOptions(TypedDict, total=False):
     max_steps: int | None
     max_time: float | str | None
     checkpoint_every: int | float | str | None
+    on_bad_row: str | None
     check_leaks: bool
     overfit: int | None
     dry_run: bool
@@ -49,6 +53,7 @@ class RunSettings:
         overfit: How many batches to train on again and again; None for all.
         dry_run: Whether to try out everything once and leave nothing changed.
         profile: Whether to measure where the time goes.
+        skips_bad_rows: Whether train examples that cannot be loaded are left out.
         verbose: Whether to show what was measured.
     """
 
@@ -60,6 +65,7 @@ class RunSettings:
     overfit: int | None = None
     dry_run: bool = False
     profile: bool = False
+    skips_bad_rows: bool = False
     verbose: bool = True
 
     @classmethod
@@ -94,6 +100,12 @@ class RunSettings:
                 "which a Model has not. Train with Experiment(directory, network, ...), whose "
                 "train methods take it and go on from what they wrote."
             )
+        on_bad_row = options.get("on_bad_row") or "stop"
+        if on_bad_row not in _BAD_ROW_POLICIES:
+            hint = suggestion(str(on_bad_row), _BAD_ROW_POLICIES) or "."
+            raise UnknownNameError(
+                f"Unknown on_bad_row={on_bad_row!r}{hint} Known: {quoted(_BAD_ROW_POLICIES)}."
+            )
         max_time = options.get("max_time")
         return cls(
             batches_per_step=batches_per_step,
@@ -104,5 +116,6 @@ class RunSettings:
             overfit=overfit,
             dry_run=bool(options.get("dry_run")),
             profile=bool(options.get("profile")),
+            skips_bad_rows=on_bad_row == "skip",
             verbose=verbose,
         )

@@ -12,6 +12,7 @@ from clarion.callbacks.base import Callback
 from clarion.checkpoints.random import preserved_random_state
 from clarion.console import say
 from clarion.data.arrays import place
+from clarion.data.bad_rows import BadRows
 from clarion.data.feed import Feed
 from clarion.data.inspection import describe_shared, shared_examples, warn_of_sorted_labels
 from clarion.data.loaders import check_iterable, check_steps, num_batches
@@ -71,7 +72,8 @@ class Running(ModelBase):
         steps = num_batches(train) if steps_per_epoch is None else steps_per_epoch
         measured = ["loss", *self.metrics_names]
         sources = valid_sources(valid, validation_steps, steps_per_epoch, measured)
-        feed = Feed(train, remembers=True)
+        bad_rows = BadRows(self.progress) if settings.skips_bad_rows else None
+        feed = Feed(train, remembers=True, bad_rows=bad_rows)
         self._under_way.begin(feed, initial_epoch)
         self.stop_training = self.stop_immediately = False
         self.validates = bool(sources)
