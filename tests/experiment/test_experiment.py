@@ -311,6 +311,7 @@ def test_the_order_of_the_callbacks(make, train, monkeypatch):
         "LRSchedulerCheckpoint",
         "Callback",
         "TrainingCheckpoint",
+        "Interruption",
     ]
     assert seen["epoch"] == 1
     train(experiment, 2, save_every_epoch=True)

@@ -19,6 +19,7 @@ from clarion.experiment.defaults import (
     choose_metrics,
     choose_monitor,
 )
+from clarion.experiment.interruption import Paused
 from clarion.experiment.scoring import Scoring
 from clarion.experiment.training import Run, TrainOptions, train
 from clarion.model import Model
@@ -154,6 +155,7 @@ class ModelBundle(Scoring):
         bundle.monitoring = monitor.metric is not None
         bundle.monitor_metric = monitor.metric
         bundle.monitor_mode = monitor.mode
+        bundle.interrupted = None
         bundle.set_paths()
         return bundle
 
@@ -195,10 +197,15 @@ class ModelBundle(Scoring):
             **kwargs: See `Model.fit_generator`.
 
         Returns:
-            The history of the epochs that were run now.
+            The history of the epochs that were run now. If SIGUSR1 ended them early, the attribute
+            ``interrupted`` says so.
 
         Raises:
+            KeyboardInterrupt: After SIGINT (Ctrl-C), once the step under way is done and the
+                training saved. A second one acts at once.
+            SystemExit: The same with code 143 after SIGTERM.
             MissingMonitorError: If the logs will not hold ``monitor_metric``.
+            DirectoryInUseError: If another training uses the directory.
             CheckpointError: If what is in the directory cannot be read or does not fit the model.
         """
         options = TrainOptions(
@@ -297,7 +304,12 @@ class ModelBundle(Scoring):
                 elsewhere = stack.enter_context(TemporaryDirectory())
                 directory = None if directory is None else self.moved_to(elsewhere)
             self._seed(seed, run.verbose)
-            return train(self.model, directory, monitor, run, options)
+            self.interrupted = None
+            try:
+                return train(self.model, directory, monitor, run, options)
+            except Paused as pause:
+                self.interrupted = pause.name
+                return pause.history
 
 
 Experiment = ModelBundle.from_network

@@ -10,25 +10,24 @@ from typing import Any, Protocol, Self
 from clarion.console import say, shout
 from clarion.engine.edges import EdgeCallback
 
-__all__ = ["History", "Interruption", "Paused"]
+__all__ = ["Interruption", "Paused"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 _PAUSE = getattr(signal, "SIGUSR1", None)  # Windows has none
 
 
-class History(list[dict[str, Any]]):
-    """The logs of the epochs that were run.
+class Paused(BaseException):
+    """A training was left since it was asked to pause; never seen outside of an experiment.
 
     Attributes:
-        interrupted: The name of the signal after which the training was left, to be gone on with
-            by the same call; None if it came to its end.
+        name: The name of the signal.
+        history: The logs of the epochs that were brought to an end.
     """
 
-    interrupted: str | None = None
-
-
-class Paused(BaseException):
-    """A training was left since it was asked to pause; never seen outside of an experiment."""
+    def __init__(self, name: str, history: list[dict[str, Any]]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.history = history
 
 
 class _Saving(Protocol):
@@ -49,6 +48,9 @@ class Interruption(EdgeCallback):
 
     Args:
         checkpoint: What saves; it has to stand before this one among the callbacks.
+
+    Attributes:
+        has_left: Whether the training was left because of a signal.
     """
 
     def __init__(self, checkpoint: _Saving) -> None:
@@ -56,7 +58,8 @@ class Interruption(EdgeCallback):
         self._process = os.getpid()
         self._before: dict[int, Any] = {}
         self._requested: int | None = None
-        self.finished: list[dict[str, Any]] = []
+        self._history: list[dict[str, Any]] = []
+        self.has_left = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -72,20 +75,23 @@ class Interruption(EdgeCallback):
             raise self._ending(self._requested) from error
 
     def at_edge(self, number: int) -> None:
-        """Save and leave if that was asked for."""
-        if self._is_asked():
+        """Save and leave if that was asked for.
+
+        Several ranks do so at the ends of epochs alone, where one checkpoint holds all of them.
+        """
+        if self._requested is not None and self.model.strategy.world_size == 1:
             self._checkpoint.save(self.name)
             self._leave()
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
         """Leave if that was asked for; what is to be saved is being saved already."""
-        self.finished.append(logs)
+        self._history.append(logs)
         if self._is_asked():
             self._leave()
 
     def on_train_begin(self, logs: Mapping[str, Any]) -> None:
         """Forget the epochs of a training before."""
-        self.finished = []
+        self._history = []
 
     @property
     def name(self) -> str:
@@ -94,12 +100,9 @@ class Interruption(EdgeCallback):
 
     def _is_asked(self) -> bool:
         """Tell whether some rank was asked to stop; all ranks give the same answer."""
-        strategy: Any = self.model._strategy
-        if getattr(strategy, "world_size", 1) == 1:
+        strategy = self.model.strategy
+        if strategy.world_size == 1:
             return self._requested is not None
-        every = getattr(strategy, "asks_every", 1)
-        if self.model.progress.batch and self.model.progress.step % every:
-            return False
         if not strategy.agree(self._requested is not None):
             return False
         self._requested = max(strategy.gather(self._requested or 0))
@@ -107,23 +110,23 @@ class Interruption(EdgeCallback):
 
     def _leave(self) -> None:
         assert self._requested is not None
-        number = self._requested
+        number, name = self._requested, self.name
         self._checkpoint.finish()
-        strategy: Any = self.model._strategy
-        if getattr(strategy, "world_size", 1) > 1:
-            strategy.agree(False)  # a rank that ends before rank 0 has saved would end the job
+        self.model.strategy.agree(False)  # one that ends before rank 0 has saved would end the job
         progress = self.model.progress
         where = f"after epoch {progress.epoch}"
         if progress.batch:
             where = f"in epoch {progress.epoch + 1} after batch {progress.batch}"
-        say(f"{self.name}: the training is saved {where}; the same call goes on from there.")
-        self._requested = None
+        say(f"{name}: the training is saved {where}; the same call goes on from there.")
+        self._requested, self.has_left = None, True
         raise self._ending(number)
 
     def _ending(self, number: int) -> BaseException:
         if number == signal.SIGINT:
             return KeyboardInterrupt()
-        return Paused() if number == _PAUSE else SystemExit(128 + number)
+        if number == _PAUSE:
+            return Paused(signal.Signals(number).name, self._history)
+        return SystemExit(128 + number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:

@@ -36,6 +36,8 @@ class Records(ExperimentDirectory):
         monitoring: Whether it watches which epoch is best.
         monitor_metric: The key of the epoch logs that it watches; None if it does not.
         monitor_mode: ``"min"`` or ``"max"``; None if it does not.
+        interrupted: The name of the signal after which the last training returned, to be gone on
+            with by the same call; None if it came to its end.
     """
 
     model: Model
@@ -43,6 +45,7 @@ class Records(ExperimentDirectory):
     monitoring: bool
     monitor_metric: str | None
     monitor_mode: str | None
+    interrupted: str | None
 
     def load_checkpoint(
         self,

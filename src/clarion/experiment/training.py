@@ -29,6 +29,7 @@ from clarion.errors import (
 from clarion.experiment.defaults import Monitor
 from clarion.experiment.directory import ExperimentDirectory
 from clarion.experiment.history import read_log
+from clarion.experiment.interruption import Interruption
 from clarion.experiment.plotting import save_plots
 from clarion.experiment.resume import ResumePoint, resume
 from clarion.experiment.slot import CheckpointSlot
@@ -161,10 +162,14 @@ def _train_in(
     callbacks = [*map(trouble.outlived_by, own), *(options.callbacks or []), last]
     first = point.epoch + 1
     arguments = {**run.arguments, **_when_done(point, run.arguments, run.verbose)}
+    interruption = Interruption(last)
+    callbacks.append(interruption)
     try:
-        return run.fit(*run.data, callbacks=callbacks, initial_epoch=first, **arguments)
+        with interruption:
+            return run.fit(*run.data, callbacks=callbacks, initial_epoch=first, **arguments)
     finally:
-        _plot(directory)
+        if not interruption.has_left:  # there may be seconds until a kill
+            _plot(directory)
 
 
 def _when_done(point: ResumePoint, arguments: Mapping[str, Any], verbose: bool) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class TrainingCheckpoint(EdgeCallback):
 
     def at_edge(self, number: int) -> None:
         """Begin to write the checkpoint if it is time, or if the training ends in this epoch."""
-        if self.model._strategy.world_size > 1:
+        if self.model.strategy.world_size > 1:
             return  # each rank has sums of its own, and one of them writes
         if self._goal is not None:
             self._goal.look(self.model.progress, self._state)
