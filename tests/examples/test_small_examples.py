@@ -81,3 +81,11 @@ def test_the_examples_are_programs(name):
     assert "Epoch:" in done.stdout
     assert "\r" not in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_training_survives_being_killed():
+    arguments = [sys.executable, str(EXAMPLES / "survive.py")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.count("  killed in epoch") == 3
+    assert done.stdout.endswith("the same, bit for bit.\n")

@@ -44,6 +44,9 @@ def the_dead(workers: Sequence[BaseProcess]) -> str:
     Args:
         workers: The processes; one that is about to die is waited for, a second at most.
     """
-    wait([worker.sentinel for worker in workers], _SECONDS)
+    ended = wait([worker.sentinel for worker in workers], _SECONDS)
+    for worker in workers:
+        if worker.sentinel in ended:
+            worker.join(_SECONDS)  # its files are closed before its exit code is there
     dead = [worker for worker in workers if worker.exitcode]
     return ", ".join(f"{worker.pid} (exit code {worker.exitcode})" for worker in dead)

@@ -72,8 +72,11 @@ class Running(ModelBase):
         steps = num_batches(train) if steps_per_epoch is None else steps_per_epoch
         measured = ["loss", *self.metrics_names]
         sources = valid_sources(valid, validation_steps, steps_per_epoch, measured)
-        bad_rows = BadRows(self.progress) if settings.skips_bad_rows else None
-        feed = Feed(train, remembers=True, bad_rows=bad_rows)
+        feed = Feed(
+            train,
+            remembers=True,
+            bad_rows=BadRows(self.progress) if settings.skips_bad_rows else None,
+        )
         self._under_way.begin(feed, initial_epoch)
         self.stop_training = self.stop_immediately = False
         self.validates = bool(sources)
