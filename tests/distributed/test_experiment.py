@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from clarion import EarlyStopping, Experiment, ReduceLROnPlateau, set_seeds
+from clarion.experiment.training_checkpoint import TrainingCheckpoint
 
 
 def run(directory, epochs):
@@ -90,3 +92,48 @@ def test_ranks_that_find_different_checkpoints_say_so(ranks, tmp_path):
     for error in ranks.errors(resume_where_only_rank_0_has_files, str(tmp_path)):
         assert "Rank 0 and rank 1 find different checkpoints" in error
         assert "disk that all ranks share" in error
+
+
+class Left(BaseException):
+    """Leaves a training."""
+
+
+def save_and_leave(checkpoint, number):
+    """Do at an edge what a signal makes all ranks do."""
+    if checkpoint.model.progress.step == 6:
+        checkpoint.save("test")
+        checkpoint.finish()
+        checkpoint.model.strategy.agree(False)  # rank 0 has written
+        raise Left
+
+
+def train_three_epochs(directory, leaves):
+    set_seeds(3)
+    network = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))
+    x = torch.randn(26, 5, generator=torch.Generator().manual_seed(0))
+    y = (x.sum(1) > 0).long()
+    experiment = Experiment(
+        directory,
+        network,
+        optimizer={"optim": "adamw", "lr": 0.01},
+        loss_function="cross_entropy",
+        batch_metrics=["acc"],
+        epoch_metrics=["f1"],
+        monitoring=False,
+    )
+    options = {"epochs": 3, "batch_size": 7, "disable_tensorboard": True, "verbose": False}
+    patched = mock.patch.object(TrainingCheckpoint, "at_edge", save_and_leave)
+    with contextlib.suppress(Left), patched if leaves else contextlib.nullcontext():
+        history = experiment.train_data(x, y, **options)
+        return [{k: float(v) for k, v in one.items() if k != "time"} for one in history]
+
+
+@pytest.mark.slow
+def test_going_on_inside_an_epoch_keeps_what_all_ranks_have_measured(ranks, tmp_path):
+    whole = ranks(train_three_epochs, tmp_path / "whole", False)
+    assert ranks(train_three_epochs, tmp_path / "left", True) == [None, None]
+    rest = ranks(train_three_epochs, tmp_path / "left", False)
+    for logs, expected in zip(rest, whole, strict=True):
+        assert [one["epoch"] for one in logs] == [2, 3]
+        for one, other in zip(logs, expected[1:], strict=True):
+            assert one == pytest.approx(other, rel=1e-12)

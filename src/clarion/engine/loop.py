@@ -271,7 +271,7 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
         hooks.fire("on_epoch_begin", epoch, {})
     where = f"the train loader in epoch {epoch}"
     with engine.metrics.one_pass():
-        training.under_way.restore_metrics(engine.device)
+        training.under_way.restore_metrics(engine.device, engine.strategy.rank)
         with mode(engine.network, training=True), torch.enable_grad():
             batches = group_by_step(
                 transformed_batches(engine, _batches(engine, training.train, where, epoch, done)),

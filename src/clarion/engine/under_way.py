@@ -74,14 +74,15 @@ class UnderWay:
         """How long the epoch that begins now was under way before it was interrupted."""
         return 0.0 if self._resumed is None else float(self._resumed["seconds"])
 
-    def restore_metrics(self, device: torch.device | None) -> None:
+    def restore_metrics(self, device: torch.device | None, rank: int = 0) -> None:
         """Put the sums back that the pass under way had when the checkpoint was written.
 
         Args:
             device: Where the model computes; None if nobody said.
+            rank: The number of this process: the first one has the sums of all.
         """
         state, self._resumed = self._resumed, None
-        if state is not None:
+        if state is not None and rank == 0:
             self._metrics.load_state_dict(state["metrics"], device)
 
     def state_dict(self) -> dict[str, Any]:

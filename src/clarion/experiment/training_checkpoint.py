@@ -10,6 +10,7 @@ from clarion.checkpoints.structure import encode
 from clarion.console import is_first_rank
 from clarion.data.order import LoaderState
 from clarion.engine.edges import EdgeCallback, Interval
+from clarion.engine.ranks import unite
 from clarion.engine.state import TrainState
 from clarion.errors import CheckpointError
 from clarion.experiment.defaults import NOTHING, Monitor
@@ -115,7 +116,9 @@ class TrainingCheckpoint(EdgeCallback):
     def save(self, reason: str, **more: Any) -> None:
         """Begin to write the checkpoint of this moment, on the first rank.
 
-        If the one before it could not be written, a warning says so.
+        Of several ranks all have to call it; inside an epoch only to leave the training, since it
+        puts together what their metrics have gathered. If the checkpoint before could not be
+        written, a warning says so.
 
         Args:
             reason: Why now, for the manifest: ``"epoch"`` for the end of one, ``"interval"`` for
@@ -125,6 +128,8 @@ class TrainingCheckpoint(EdgeCallback):
         Raises:
             DirectoryInUseError: If another training has taken the directory.
         """
+        if self.model.progress.batch:
+            unite(self.model._metrics, self.model.strategy)
         if not is_first_rank():
             return
         state = self._state()
