@@ -272,7 +272,7 @@ def run(monkeypatch, *, is_tight, network=None, optimizer="sgd", y=Y, **options)
     train_step = tight.train_step
     torch.manual_seed(1)
     arguments = {"loss_function": "cross_entropy", "batch_metrics": ["acc"], **options}
-    fit = {k: arguments.pop(k) for k in ("callbacks", "batch_size") if k in arguments}
+    fit = {k: arguments.pop(k) for k in ("callbacks", "max_steps") if k in arguments}
     model = Model(copy.deepcopy(network or small()), optimizer, **arguments)
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -295,6 +295,8 @@ def run(monkeypatch, *, is_tight, network=None, optimizer="sgd", y=Y, **options)
         {"loss_function": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]))},
         {"loss_function": "mse", "y": X[:, :2], "batch_metrics": ["mean_absolute_error"]},
         {"epoch_metrics": ["f1"], "on_nonfinite": "ignore"},
+        {"optimizer": {"optim": "adam", "schedule": "cosine", "warmup": 2, "average": "ema"}},
+        {"max_steps": 9},
     ],
 )
 def test_the_tight_step_equals_the_ordinary_one(options, monkeypatch):
@@ -302,7 +304,8 @@ def test_the_tight_step_equals_the_ordinary_one(options, monkeypatch):
     model, history, ordinary = run(monkeypatch, is_tight=True, network=network, **options)
     other, expected, none = run(monkeypatch, is_tight=False, network=network, **options)
     # The first batch of each pass, and the last one, whose size is another.
-    assert (ordinary, none) == ([1, 7, 1, 7], [])
+    expected_ordinary = [1, 7, 1] if "max_steps" in options else [1, 7, 1, 7]
+    assert (ordinary, none) == (expected_ordinary, [])
     assert history == expected
     assert_equal_state(model, other)
     assert all(
@@ -312,13 +315,12 @@ def test_the_tight_step_equals_the_ordinary_one(options, monkeypatch):
 
 
 class Logs(Callback):
-    only_watches = True
-
     def __init__(self):
-        self.logs = []
+        self.logs, self.gradients = [], []
 
     def on_train_batch_end(self, batch_number, logs):
         self.logs.append({k: v for k, v in logs.items() if k != "time"})
+        self.gradients.append([p.grad.clone() for p in self.model.network.parameters()])
 
 
 def test_batch_logs_of_the_tight_step(monkeypatch):
@@ -327,6 +329,9 @@ def test_batch_logs_of_the_tight_step(monkeypatch):
     _, _, ordinary = run(monkeypatch, is_tight=True, network=network, callbacks=[seen])
     run(monkeypatch, is_tight=False, network=network, callbacks=[expected])
     assert len(ordinary) == 4
+    assert len(seen.gradients) == 14
+    for mine, theirs in zip(seen.gradients, expected.gradients, strict=True):
+        assert all(map(torch.equal, mine, theirs))
     assert seen.logs == expected.logs
     assert len(seen.logs) == 14
 
@@ -336,7 +341,6 @@ def test_batch_logs_of_the_tight_step(monkeypatch):
     [
         {"callbacks": [Watch()]},
         {"optimizer": {"optim": "sgd", "clip_norm": 1.0}},
-        {"optimizer": {"optim": "sgd", "schedule": "cosine"}},
         {"network": mlp()},  # has running statistics
         {"precision": "bf16-mixed"},
         {"batch_metrics": [lambda y_pred, y_true: 1.0]},
@@ -400,3 +404,19 @@ def test_errors_of_the_tight_step_name_the_batch():
     batches = list(zip(X.split(4), y.split(4), strict=True))
     with pytest.raises(StepError, match="loss failed on train batch 6"):
         Model(small(), "sgd", "cross_entropy").fit_generator(batches, epochs=1, verbose=False)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", nn.CrossEntropyLoss(ignore_index=1)])
+def test_the_tight_score_equals_the_ordinary_one(loss, monkeypatch):
+    model = Model(small(), None, loss, batch_metrics=["acc"], epoch_metrics=["f1"])
+    ordinary = []
+    score_step = tight.score_step
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            tight, "score_step", lambda *args: (ordinary.append(args[3]), score_step(*args))[1]
+        )
+        found = model.evaluate(X, Y, batch_size=8, verbose=False, return_dict_format=True)
+    assert ordinary == [1, 7]  # the first batch, and the last one, whose size is another
+    monkeypatch.setattr(tight.TightScore, "of", lambda engine: None)
+    expected = model.evaluate(X, Y, batch_size=8, verbose=False, return_dict_format=True)
+    assert {**found, "time": 0.0} == {**expected, "time": 0.0}

@@ -19,6 +19,8 @@ from clarion.engine.update import Update
 
 __all__ = ["DirectUpdate"]
 
+_BEFORE = ("on_backward_end", "on_optimizer_step_begin")
+
 
 class DirectUpdate(Update):
     """An update that asks autograd for the gradients and hands them to the optimizer's kernel.
@@ -55,9 +57,15 @@ class DirectUpdate(Update):
         self.gradients: Sequence[Tensor | None] = ()
 
     @property
-    def acts_alone(self) -> bool:
-        """Whether nothing else takes part in a step, and nobody looks at its gradients."""
-        return not (self.shares_gradients or self._before or self._after)
+    def is_undisturbed(self) -> bool:
+        """Whether nobody acts on gradients before the step, though some may look after it."""
+        heard = any(hook in self._hooks for hook in _BEFORE)
+        return not heard and not any(part.reads_gradients for part in self._parts)
+
+    @property
+    def has_company(self) -> bool:
+        """Whether somebody else acts at the beginning or at the end of a step."""
+        return bool(self._before or self._after or "on_optimizer_step_end" in self._hooks)
 
     def begin(self, plan: Plan) -> None:
         """Prepare for a training."""
@@ -72,7 +80,7 @@ class DirectUpdate(Update):
 
     def clear(self) -> None:
         """Forget the gradients of the step before."""
-        if self.direct is not None and not self._is_right(self.direct):
+        if self.direct is not None and not self.is_right(self.direct):
             self.direct, self._is_due = None, True
         if self.direct is None:
             super().clear()
@@ -86,7 +94,7 @@ class DirectUpdate(Update):
             return
         self.gradients = gradients_of(self._weighed(loss, share), self.direct.parameters)
         if self.shares_gradients:
-            self._share()
+            self.share()
 
     def apply(self, repeat: Callable[[Batch], None] | None = None) -> None:
         """Step the optimizer: the gradients are complete."""
@@ -104,7 +112,7 @@ class DirectUpdate(Update):
         gradients = direct.fitting(self.gradients)
         take: Callable[[], Any] = partial(direct, gradients or [])
         if gradients is None:  # other parameters than before had a part in this loss
-            self._share()
+            self.share()
             gradients = [g for g in self.gradients if g is not None]
             take = partial(self._precision.step, self.optimizer)
         self.guard.step(gradients, self.optimizer, self._precision, take)
@@ -112,11 +120,12 @@ class DirectUpdate(Update):
 
     def end_pass(self) -> None:
         """End a train pass; the gradients of its last step stay at the parameters."""
-        self._share()
+        self.share()
         self.direct, self.gradients = None, ()
         super().end_pass()
 
-    def _is_right(self, direct: DirectStep) -> bool:
+    def is_right(self, direct: DirectStep) -> bool:
+        """Tell whether nothing has changed for which the direct step was made."""
         return direct.is_current() and (not self.shares_gradients or direct.has_all_trainable())
 
     def _take_back(self, direct: DirectStep) -> None:
@@ -125,7 +134,7 @@ class DirectUpdate(Update):
             for parameter in direct.parameters:  # of the size of the network: not to be kept twice
                 parameter.grad = None
 
-    def _share(self) -> None:
+    def share(self) -> None:
         """Put the gradients where everybody looks for them."""
         if self.direct is not None:
             for parameter, gradient in zip(self.direct.parameters, self.gradients, strict=True):

@@ -124,7 +124,9 @@ def to_floats(named: Mapping[str, Any]) -> dict[str, float]:
     floats: dict[str, Any] = dict(named)
     by_device: dict[torch.device, list[str]] = {}
     for name, value in named.items():
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.device.type == "cpu":
+            floats[name] = float(value.item())
+        elif isinstance(value, Tensor):
             by_device.setdefault(value.device, []).append(name)
         else:
             floats[name] = float(value)

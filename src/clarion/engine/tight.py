@@ -1,4 +1,4 @@
-"""The train step of the commonest case, with nothing looked up that is known beforehand."""
+"""The steps of the commonest case, with nothing looked up that is known beforehand."""
 
 import math
 from typing import Any
@@ -14,70 +14,42 @@ from clarion.engine.kernels import gradients_of
 from clarion.engine.nonfinite import HostGuard, Unguarded
 from clarion.engine.precision import Full
 from clarion.engine.stage import Stage
-from clarion.engine.step import NOT_RUN, Output, finish_step, train_step
+from clarion.engine.step import NOT_RUN, Output, finish_step, score_step, train_step
 from clarion.metrics.blocks import is_small, lasting
 from clarion.metrics.decomposable import DecomposableMetric
 
-__all__ = ["TightStep"]
+__all__ = ["TightScore", "TightStep"]
 
 _MOST_KINDS = 64
-_HEARING = ("on_backward_end", "on_optimizer_step_begin", "on_optimizer_step_end")
 
 
-class TightStep:
-    """Does what `train_step` does, for batches of a kind that went through `train_step` before.
-
-    It is for one network on the host in its own arithmetic, one loss and metrics that count in
-    blocks, a direct update in which nothing else takes part, and small outputs. Whatever is not as
-    it was (shapes, a loss that is not finite, an optimizer state that was loaded) is left to
-    `train_step`. What is learnt and measured is the same, bit for bit.
+class _Tight:
+    """What scores batches of a kind that was scored the ordinary way before.
 
     Args:
         engine: What a step works with.
-        update: Its update.
         loss: Its loss.
     """
 
-    def __init__(self, engine: Engine, update: DirectUpdate, loss: DecomposableMetric) -> None:
+    def __init__(self, engine: Engine, loss: DecomposableMetric) -> None:
         self._network = engine.network
-        self._update = update
         self._loss = loss
         self._judge = loss.func
         self._metrics = engine.metrics
-        self._progress = engine.progress
-        self._guarded = not isinstance(update.guard, Unguarded)
-        self._check = HostCheck()
         self._known: set[tuple[Any, ...]] = set()
 
-    @classmethod
-    def of(cls, engine: Engine) -> "TightStep | None":
-        """Return the tight step of an engine, None if it is not of the kind."""
-        update, loss = engine.update, engine.objective.only_function
-        if not isinstance(update, DirectUpdate) or loss is None:
-            return None
-        guard, hooks = update.guard, engine.hooks
-        on_host = isinstance(guard, Unguarded) or (
-            isinstance(guard, HostGuard) and not guard.keeps_statistics
-        )
-        alone = engine.forward is engine.network and type(engine.precision) is Full
-        heard = hooks.acts_inside or any(hook in hooks for hook in _HEARING)
-        if not (on_host and alone and update.acts_alone and engine.metrics.only_adds_up) or heard:
-            return None
-        return cls(engine, update, loss)
-
-    def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
-        """Run a batch forward and backward, and update the weights."""
-        update, target = self._update, batch.target
-        direct = update.direct
-        if direct is None or not batch.is_plain or not direct.is_current():
-            return self._learning(engine, batch, stage, number)
+    def _score(
+        self, engine: Engine, batch: Batch, stage: Stage, number: int
+    ) -> tuple[Output | None, Any]:
+        """Return the output, None for a batch of another kind; then what the network returned."""
+        target = batch.target
         try:
             prediction = self._network(*batch.args)
         except Exception as error:
             explain_network(error, stage, number, batch)
             raise
         if _kind(prediction, target) not in self._known:
-            return self._learning(engine, batch, stage, number, prediction)
+            return None, prediction
         if not batch.lasts:
             target = batch.target = target.clone()
         part = "loss"
@@ -91,7 +63,96 @@ class TightStep:
             part = part if part == "loss" else f"metric {self._metrics.failed}"
             explain(error, part, stage, number, prediction, batch)
             raise
-        output = Output(prediction, loss, loss)
+        return Output(prediction, loss, loss), prediction
+
+    def _learn(self, engine: Engine, batch: Batch, given: Any, prediction: Any) -> None:
+        """Take note of the kind of a batch that was scored the ordinary way.
+
+        Args:
+            engine: What a step works with.
+            batch: The batch.
+            given: The target that it had before.
+            prediction: The prediction.
+        """
+        kind = _kind(prediction, given)
+        if kind is None or not (batch.is_plain and is_small(prediction) and is_small(given)):
+            return
+        if len(self._known) < _MOST_KINDS and engine.objective.takes_as_it_is(prediction, given):
+            self._known.add(kind)
+
+
+class TightScore(_Tight):
+    """Does what `score_step` does, for batches of a kind that went through it before.
+
+    It is for one network in its own arithmetic, one loss and metrics that count in blocks, and
+    small outputs. What is measured is the same, bit for bit.
+    """
+
+    @classmethod
+    def of(cls, engine: Engine) -> "TightScore | None":
+        """Return the tight step of an engine, None if it is not of the kind."""
+        loss = engine.objective.only_function
+        return cls(engine, loss) if loss is not None and _is_simple(engine) else None
+
+    def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
+        """Run a batch forward, compute its loss and update the metrics."""
+        raw = NOT_RUN
+        if batch.is_plain and not batch.is_filler:
+            output, raw = self._score(engine, batch, stage, number)
+            if output is not None:
+                return output
+        given = batch.target
+        output = score_step(engine, batch, stage, number, raw)
+        self._learn(engine, batch, given, output.prediction)
+        return output
+
+
+class TightStep(_Tight):
+    """Does what `train_step` does, for batches of a kind that went through `train_step` before.
+
+    It is for one network on the host in its own arithmetic, one loss and metrics that count in
+    blocks, a direct update in which nobody acts on gradients, and small outputs. Whatever is not as
+    it was (shapes, a loss that is not finite, an optimizer state that was loaded) is left to
+    `train_step`. What is learnt and measured is the same, bit for bit.
+
+    Args:
+        engine: What a step works with.
+        update: Its update.
+        loss: Its loss.
+    """
+
+    def __init__(self, engine: Engine, update: DirectUpdate, loss: DecomposableMetric) -> None:
+        super().__init__(engine, loss)
+        self._update = update
+        self._progress = engine.progress
+        self._guarded = not isinstance(update.guard, Unguarded)
+        self._check = HostCheck()
+        self._has_company = update.has_company
+
+    @classmethod
+    def of(cls, engine: Engine) -> "TightStep | None":
+        """Return the tight step of an engine, None if it is not of the kind."""
+        update, loss = engine.update, engine.objective.only_function
+        if not isinstance(update, DirectUpdate) or loss is None:
+            return None
+        guard = update.guard
+        on_host = isinstance(guard, Unguarded) or (
+            isinstance(guard, HostGuard) and not guard.keeps_statistics
+        )
+        if not (on_host and update.is_undisturbed and _is_simple(engine)):
+            return None
+        return cls(engine, update, loss)
+
+    def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
+        """Run a batch forward and backward, and update the weights."""
+        update = self._update
+        direct = update.direct
+        if direct is None or not batch.is_plain or not update.is_right(direct):
+            return self._learning(engine, batch, stage, number)
+        output, raw = self._score(engine, batch, stage, number)
+        if output is None:
+            return self._learning(engine, batch, stage, number, raw)
+        loss = output.terms
         if self._guarded and not math.isfinite(loss.item()):
             update.clear()
             return finish_step(engine, batch, stage, number, output)
@@ -106,8 +167,15 @@ class TightStep:
             update.guard.watch(loss, batch, number)
             update.apply()
             return output
+        if update.shares_gradients:
+            update.share()
+        if not self._has_company:
+            direct(gradients)
+            self._progress.step += 1
+            return output
+        step = update.prepare(None)
         direct(gradients)
-        self._progress.step += 1
+        update.finish(step)
         return output
 
     def _learning(
@@ -116,13 +184,14 @@ class TightStep:
         """Take an ordinary step, and learn what kind of batch it can be done without for."""
         given = batch.target
         output = train_step(engine, batch, stage, number, raw)
-        prediction = output.prediction
-        kind = _kind(prediction, given)
-        if kind is None or not (batch.is_plain and is_small(prediction) and is_small(given)):
-            return output
-        if len(self._known) < _MOST_KINDS and engine.objective.takes_as_it_is(prediction, given):
-            self._known.add(kind)
+        self._learn(engine, batch, given, output.prediction)
         return output
+
+
+def _is_simple(engine: Engine) -> bool:
+    """Tell whether batches are scored by one function, in the network's own arithmetic."""
+    alone = engine.forward is engine.network and type(engine.precision) is Full
+    return alone and engine.metrics.only_adds_up
 
 
 def _kind(prediction: Any, target: Any) -> tuple[Any, ...] | None:

@@ -160,7 +160,11 @@ class _Matches(BatchMetric, StreamingMetric):
 
     def alone(self, y_pred: Any, y_true: Any) -> Tensor:
         """Return the percentage of one batch, which is not added to the sums."""
-        return super().alone(y_pred, y_true).float()
+        met, counts = self._compare(y_pred, y_true)
+        total = met.sum() * 100.0
+        if self.reduction == "sum":
+            return total
+        return total / (met.numel() if counts is None else counts.sum())
 
     def tally(self, y_pred: Any, y_true: Any) -> Tensor:
         """Return the numbers of targets met and counted, shape (2,)."""
