@@ -393,3 +393,14 @@ def test_what_was_changed_on_its_way_is_not_taken_at_once():
     pair = (x.float(), y.long())
     router.learn(pair, router.prepare(router.route(pair), None), None)
     assert router.at_once(pair, None) is None
+
+
+def test_inputs_alone_are_batches_at_once_when_predicting():
+    router = Router(nn.Linear(2, 1))
+    x = torch.zeros(3, 2)
+    batch = router.prepare(router.route(x, supervised=False), None)
+    router.learn(x, batch, None, supervised=False)
+    assert router.at_once(x, None, supervised=False) == batch
+    assert router.at_once(x, None) is None
+    for other in (x.double(), x.numpy(), (x, x), torch.zeros(())):
+        assert router.at_once(other, None, supervised=False) is None

@@ -107,32 +107,41 @@ class Router:
             )
         return batch
 
-    def at_once(self, raw: Any, device: torch.device | None) -> Batch | None:
-        """Return the batch of a pair of tensors that needs no preparation, None for all else.
+    def at_once(
+        self, raw: Any, device: torch.device | None, *, supervised: bool = True
+    ) -> Batch | None:
+        """Return the batch of tensors that need no preparation, None for all else.
 
         What needs none is learnt from what `route` and `prepare` did: the answer is the same.
 
         Args:
-            raw: What the loader yielded, with a target.
+            raw: What the loader yielded: a pair, or if it is not supervised one tensor.
             device: See `prepare`.
+            supervised: See `route`.
         """
-        kind = _kind_of_pair(raw)
+        kind = _kind_of_pair(raw) if supervised else _kind_of_input(raw)
         if kind is None or (device, self._own_dtype, *kind) not in self._as_they_are:
             return None
+        if not supervised:
+            return Batch((raw,), {}, None, raw.shape[0])
         return Batch((raw[0],), {}, raw[1], raw[0].shape[0])
 
-    def learn(self, raw: Any, batch: Batch, device: torch.device | None) -> None:
-        """Take note if a raw batch with a target came through `route` and `prepare` unchanged.
+    def learn(
+        self, raw: Any, batch: Batch, device: torch.device | None, *, supervised: bool = True
+    ) -> None:
+        """Take note if a raw batch came through `route` and `prepare` unchanged.
 
         Args:
             raw: What the loader yielded.
             batch: What became of it.
             device: See `prepare`.
+            supervised: See `route`.
         """
-        kind = _kind_of_pair(raw)
+        kind = _kind_of_pair(raw) if supervised else _kind_of_input(raw)
         if kind is None or self._unpack is not None or self._formats or batch.kwargs:
             return
-        unchanged = len(batch.args) == 1 and batch.args[0] is raw[0] and batch.target is raw[1]
+        x, y = raw if supervised else (raw, None)
+        unchanged = len(batch.args) == 1 and batch.args[0] is x and batch.target is y
         if unchanged and len(self._as_they_are) < _MOST_KINDS:
             self._as_they_are.add((device, self._own_dtype, *kind))
 
@@ -300,6 +309,10 @@ def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
     # A forward of (*args, **kwargs) hands everything on, so it says nothing about names.
     takes_any = bool(named) and any(p.kind is p.VAR_KEYWORD for p in parameters)
     return named, takes_any
+
+
+def _kind_of_input(raw: Any) -> tuple[Any, ...] | None:
+    return None if type(raw) is not Tensor or raw.ndim == 0 else (raw.dtype, raw.device)
 
 
 def _kind_of_pair(raw: Any) -> tuple[Any, ...] | None:

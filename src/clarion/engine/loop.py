@@ -345,15 +345,15 @@ def _batches(
     router, strategy, device = engine.router, engine.strategy, engine.device
     feed = strategy.shard(source.feed)
     lasts = isinstance(source.feed.loader, ArrayBatches)
-    whole = source.supervised and strategy.world_size == 1
+    whole, supervised = strategy.world_size == 1, source.supervised
     for number, raw in enumerate(feed.take(source.steps, where, epoch), start=done + 1):
-        batch = router.at_once(raw, device) if whole else None
+        batch = router.at_once(raw, device, supervised=supervised) if whole else None
         if batch is None:
             this = f"Batch {number} of {where}"
-            batch = router.route(raw, supervised=source.supervised, where=this)
+            batch = router.route(raw, supervised=supervised, where=this)
             batch = router.prepare(strategy.part(batch, number, this), device)
             if whole:
-                router.learn(raw, batch, device)
+                router.learn(raw, batch, device, supervised=supervised)
         batch.lasts = lasts
         yield batch
 
