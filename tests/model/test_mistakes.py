@@ -422,5 +422,6 @@ def test_an_error_in_a_dataset_says_which_batch_was_asked_for():
     with pytest.raises(FileNotFoundError, match=r"5\.png") as caught:
         model.fit_generator(DataLoader(Breaks(), batch_size=2), epochs=1, verbose=False)
     assert caught.value.__notes__ == [
-        "This happened while the train loader in epoch 1 was asked for batch 3."
+        "This happened in row 5 of the dataset.",
+        "This happened while the train loader in epoch 1 was asked for batch 3.",
     ]

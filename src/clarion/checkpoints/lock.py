@@ -23,6 +23,7 @@ except ImportError:  # Windows
 __all__ = ["DirectoryLock"]
 
 _CONTENT = 4096  # bytes that are read of the file at most
+_PATIENCE = 1.0  # seconds
 
 
 class DirectoryLock:
@@ -102,8 +103,7 @@ class DirectoryLock:
 
     def _take(self, file: int) -> None:
         try:
-            if _fcntl is not None:
-                _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+            _flock(file)
         except BlockingIOError:
             found = os.pread(file, _CONTENT, 0)
             raise DirectoryInUseError(
@@ -144,6 +144,26 @@ def _told(content: bytes) -> str:
     if not holder:
         return ""
     return f": process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+
+
+def _flock(file: int) -> None:
+    """Lock a file, waiting a moment: a process that was killed lets go when its last thread ends.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    if _fcntl is None:
+        return
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
