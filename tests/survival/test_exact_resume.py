@@ -344,6 +344,29 @@ def test_killed_with_workers(name, tmp_path):
     check(tmp_path, make_data, options, (AT_THE_END, 11))
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["global generator", "own generator"])
+def test_workers_that_stay_change_nothing_even_after_a_resume(own, tmp_path):
+    """Three epochs without workers, with two, and with two that are killed inside of epoch 2."""
+
+    def options():
+        # Batches of one size: nobody would ask the sampler for more rows than there are.
+        return {"generator": generator(), "batch_size": 2} if own else {}
+
+    def with_workers():
+        return loader(num_workers=2, persistent_workers=True, **options())
+
+    whole = uninterrupted(tmp_path, lambda: loader(**options()), {"epochs": 3})
+    for step in (None, len(loader(**options())) + 4):
+        directory = tmp_path / str(step)
+        if step is not None:
+            with pytest.raises(Killed):
+                train(make(directory), with_workers(), Kill(step), epochs=3)
+            torch.manual_seed(999)
+        experiment = make(directory)
+        history = train(experiment, with_workers(), epochs=3)
+        assert_same(whole, result(experiment, history), f"killed in step {step}: ")
+
+
 @pytest.mark.parametrize("steps", [4, 7, 9])
 @pytest.mark.parametrize("name", ["arrays", "loader", "iterable"])
 def test_a_training_that_ended_inside_an_epoch_goes_on_there(name, steps, tmp_path):

@@ -4,13 +4,13 @@ import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset, MapDataPipe
 
-from clarion.checkpoints.random import preserved_random_state
 from clarion.data.arrays import ArrayBatches
 from clarion.data.bad_rows import BadRows, GuardedDataset, LeaveOut, without_bad_rows
 from clarion.data.deaths import take_over_deaths, the_dead
@@ -200,17 +200,32 @@ class _IndexBatches:
         self.sampler = sampler
         self.seeded = seeded
         self.seed = self.skip = 0
-        self.closed = False
         self._latest: _IndexIterator | None = None
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        if self.closed:
-            return iter(())
-        self._latest = _IndexIterator(self)
+        # torch asks twice where there are workers; the sampler is to draw its order once.
+        if self._latest is None:
+            self._latest = _IndexIterator(self)
         return self._latest
+
+    def sampler_length(self) -> int | None:
+        """Return how many batches the sampler announces; None if it does not say."""
+        try:
+            return len(self.sampler)
+        except (TypeError, NotImplementedError):
+            return None
+
+    def begin(self, seed: int, skip: int) -> None:
+        """Begin another traversal.
+
+        Args:
+            seed: What the seeds of the batches depend on.
+            skip: How many batches to leave out.
+        """
+        self.seed, self.skip, self._latest = seed, skip, None
 
     def arrive(self) -> None:
         """Leave out now what is to be left out."""
@@ -225,7 +240,8 @@ class _IndexIterator:
     """
 
     def __init__(self, batches: _IndexBatches) -> None:
-        self._inner = iter(batches.sampler)
+        self._inner: Iterator[Any] = iter(batches.sampler)
+        self._length = batches.sampler_length()
         self._seed = batches.seed if batches.seeded else None
         self._skip = batches.skip
         self._number = 0
@@ -237,6 +253,10 @@ class _IndexIterator:
         self.arrive()
         indices = next(self._inner)
         self._number += 1
+        if self._number == self._length:
+            # A sampler with a generator of its own draws once more as it ends, which workers that
+            # load ahead always come to, and a pass of so many batches does not.
+            self._inner = chain(list(islice(self._inner, 1)), self._inner)
         if self._seed is None:
             return indices
         return Ticket(indices, seed_of(self._seed, self._number))
@@ -281,16 +301,15 @@ class _Rebuilt:
         self.num_workers = int(loader.num_workers)
         self._workers: Sequence[Any] = ()
         self._keeps_workers = bool(loader.num_workers and loader.persistent_workers)
-        self._had_workers = self._has_workers = False  # when the traversal began, and now
-        self._loaded: Mapping[str, Any] = {}
+        self._has_workers = False
 
     def begin(self, seed: int, skip: int) -> Iterator[Any]:
-        # Workers that stay take their seed once: later traversals must not find it undrawn.
-        if self._loaded.get("had_workers" if skip else "has_workers") and not self._has_workers:
-            self._start_workers()
-        self._loaded = {}
-        self._indices.seed, self._indices.skip = seed, skip
-        self._had_workers = self._has_workers
+        self._indices.begin(seed, skip)
+        if self._has_workers:
+            # torch draws a seed for workers that begin, not for those that stay. Yet what is drawn
+            # must not depend on them: a resume begins new ones, and others load without any.
+            iter(self._indices)
+            torch.empty((), dtype=torch.int64).random_(generator=self._loader.generator)
         iterator = iter(self._loader)
         self._has_workers = self._keeps_workers
         self._indices.arrive()
@@ -307,27 +326,13 @@ class _Rebuilt:
     def give_up(self) -> None:
         if self._keeps_workers:
             self._loader._iterator = None
-            before = self._had_workers  # as it was when the traversal began
-            self._loaded = {"had_workers": before, "has_workers": before}
             self._has_workers = False
 
-    def _start_workers(self) -> None:
-        generator = self._loader.generator
-        before = None if generator is None else generator.get_state()
-        self._indices.closed = True
-        try:
-            with preserved_random_state():
-                iter(self._loader)
-        finally:
-            self._indices.closed = False
-            if generator is not None and before is not None:
-                generator.set_state(before)
-
     def state_dict(self, *, inside: bool) -> dict[str, Any]:
-        return {"had_workers": self._had_workers, "has_workers": self._has_workers}
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any], *, anew: bool) -> None:
-        self._loaded = state if self._keeps_workers else {}
+        pass
 
 
 _kept: WeakKeyDictionary[Any, _Rebuilt] = WeakKeyDictionary()
