@@ -1,14 +1,15 @@
 """Failures of a step, told in the words of whoever passed the data."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clarion.data.batch import Batch
 from clarion.engine.stage import Stage
-from clarion.errors import ClarionError, DataError, StepError, kind_of, quoted
+from clarion.errors import ClarionError, DataError, StepError, kind_of, quoted, suggestion
 
 __all__ = ["explain", "explain_backward", "explain_network"]
 
@@ -49,10 +50,17 @@ def explain(
     error.add_note(f"This happened in the {part}, on {place}: {facts}.")
 
 
-def explain_network(error: Exception, stage: Stage, number: int, batch: Batch) -> None:
+def explain_network(
+    error: Exception, stage: Stage, number: int, batch: Batch, network: nn.Module
+) -> None:
     """Add a note to an error of the network: the batch, what it was called with, a remedy.
 
-    Args: see `explain`.
+    Args:
+        error: See `explain`.
+        stage: See `explain`.
+        number: See `explain`.
+        batch: See `explain`.
+        network: The network that was called.
     """
     called = [_described(value) for value in batch.args]
     called += [f"{key}={_described(value)}" for key, value in batch.kwargs.items()]
@@ -60,7 +68,7 @@ def explain_network(error: Exception, stage: Stage, number: int, batch: Batch) -
         f"This happened in the network, on {stage.name} batch {number}, called with: "
         f"{_listed(called)}."
     )
-    remedy = _network_remedy(error, stage, batch)
+    remedy = _remedy_for_call(error, batch, network) or _network_remedy(error, stage, batch)
     if remedy:
         error.add_note(remedy)
 
@@ -102,10 +110,7 @@ def _remedy(error: Exception, prediction: Any, target: Any) -> str:
     if isinstance(error, IndexError) and "out of bounds" in text:
         return _remedy_for_index(prediction, text)
     if "between 0 and 1" in text:
-        return (
-            "This loss compares probabilities, from 0 to 1: let the network end with a sigmoid, "
-            'or choose "bce_with_logits", which takes any numbers.'
-        )
+        return _remedy_for_range(text)
     if target.is_floating_point() and "Long" in text:
         return (
             f"{said} Class indices are whole numbers: convert the target with y.long(), or "
@@ -115,6 +120,12 @@ def _remedy(error: Exception, prediction: Any, target: Any) -> str:
         return (
             f"y_pred has {len(prediction)} examples and y_true {len(target)}; each example needs "
             "one target, in the same order."
+        )
+    of_classes = not target.is_floating_point() and prediction.ndim == target.ndim + 1
+    if of_classes and "must match the size" in text:
+        return (
+            f"{said} Class indices go with what reads the scores of several classes, such as the "
+            'loss "cross_entropy" and the metrics "acc" and "f1".'
         )
     return said
 
@@ -133,6 +144,18 @@ def _remedy_for_structure(prediction: Any) -> str:
     )
 
 
+def _remedy_for_range(text: str) -> str:
+    if "target" in text:
+        return (
+            "This loss takes labels from 0 to 1: count the two classes from 0; for more classes, "
+            'give the network one output per class and choose "cross_entropy".'
+        )
+    return (
+        "This loss compares probabilities, from 0 to 1: let the network end with a sigmoid, "
+        'or choose "bce_with_logits", which takes any numbers.'
+    )
+
+
 def _remedy_for_index(prediction: Tensor, text: str) -> str:
     classes = prediction.shape[1] if prediction.ndim > 1 else prediction.shape[-1]
     text = text.rstrip(".")
@@ -145,6 +168,40 @@ def _remedy_for_index(prediction: Tensor, text: str) -> str:
         f"{text}: the network has {classes} outputs, so class indices run from 0 to {classes - 1}. "
         "Give it one output per class, count the classes from 0, or mark what is to be ignored "
         "with -100."
+    )
+
+
+def _remedy_for_call(error: Exception, batch: Batch, network: nn.Module) -> str:
+    """Return which key a batch lacks, or has under another name; empty if it is not about that."""
+    if not isinstance(error, TypeError):
+        return ""
+    try:
+        signature = inspect.signature(network.forward)
+        given = signature.bind_partial(*batch.args, **batch.kwargs).arguments
+    except (TypeError, ValueError):
+        return ""
+    lacking = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in given
+    ]
+    if not lacking:
+        return ""
+    where = f"{type(network).__name__}.forward"
+    whole = batch.args[0] if len(batch.args) == 1 else None
+    if isinstance(whole, Mapping):
+        keys = [str(key) for key in whole]
+        wrong = next((key for key in keys if key not in signature.parameters), keys[0])
+        return (
+            f'The key "{wrong}" is no parameter of {where}'
+            f"{suggestion(wrong, signature.parameters) or '.'} Its parameters: "
+            f"{quoted(signature.parameters)}. Give the keys of the data these names."
+        )
+    return (
+        f"{where} takes {quoted(signature.parameters)}, and the data has no {quoted(lacking)}: "
+        "add it, or give the parameter a default."
     )
 
 

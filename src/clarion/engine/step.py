@@ -166,6 +166,6 @@ def _call(engine: Engine, batch: Batch, stage: Stage, number: int) -> Any:
         with precision.arithmetic():
             output = engine.forward(*batch.args, **batch.kwargs)
     except Exception as error:
-        explain_network(error, stage, number, batch)
+        explain_network(error, stage, number, batch, engine.network)
         raise
     return precision.widen(output)

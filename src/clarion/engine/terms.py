@@ -35,7 +35,7 @@ class LossTerm:
         alone: Whether the target is the whole one of the batch, which nobody changes afterwards.
 
     Attributes:
-        first_look: What looks at the first prediction; None if there is nothing to look for.
+        first_look: What looks at the first prediction and target; None if there is nothing to see.
     """
 
     def __init__(self, loss_function: Any, *, alone: bool = False) -> None:
@@ -81,7 +81,7 @@ class LossTerm:
             target = target.resolved(prediction, self._aligner.align)
         target = self._aligner.cast(prediction, target)
         if self.first_look is not None:
-            self.first_look(prediction)
+            self.first_look(prediction, target)
             self.first_look = None
         if weight is not None or self._takes_weight:
             return self._weighted(prediction, target, batch, weight)

@@ -46,7 +46,7 @@ class _Tight:
         try:
             prediction = self._network(*batch.args)
         except Exception as error:
-            explain_network(error, stage, number, batch)
+            explain_network(error, stage, number, batch, engine.network)
             raise
         if _kind(prediction, target) not in self._known:
             return None, prediction

@@ -53,15 +53,29 @@ def check_scale(network: nn.Module, losses: Sequence[Any], metrics: Sequence[Any
     return softmax
 
 
-def first_look_of(loss: Any) -> Callable[[Any], None] | None:
-    """Return what looks at the first prediction that a loss gets; None if nothing is to see.
+def first_look_of(loss: Any) -> Callable[[Any, Any], None] | None:
+    """Return what looks at the first ``(y_pred, y_true)`` of a loss; None if nothing is to see.
 
     Where looking would wait for a device, it does not look.
     """
-    return _look_for_softmax if _kind(loss) == "cross_entropy" else None
+    looks = {"cross_entropy": _look_for_softmax, "bce_with_logits": _look_for_labels}
+    return looks.get(_kind(loss))
 
 
-def _look_for_softmax(prediction: Any) -> None:
+def _look_for_labels(prediction: Any, target: Any) -> None:
+    if not isinstance(target, Tensor) or not is_readable(target):
+        return
+    beyond = target[(target < 0) | (target > 1)]  # torch computes a loss of these all the same
+    if beyond.numel():
+        warnings.warn(
+            f"The target holds {beyond[0].item():g}, and bce_with_logits takes labels from 0 to 1. "
+            "Count the two classes from 0; for more classes, give the network one output per class "
+            'and choose "cross_entropy".',
+            stacklevel=4,
+        )
+
+
+def _look_for_softmax(prediction: Any, target: Any) -> None:
     if not isinstance(prediction, Tensor) or prediction.ndim < 2 or prediction.shape[1] < 2:
         return
     rows = prediction.detach()

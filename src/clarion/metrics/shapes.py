@@ -27,9 +27,12 @@ def aligned(y_true: Tensor, predicted: Tensor, y_pred: Tensor) -> Tensor:
         return y_true
     if same_but_ones(y_true, predicted):
         return y_true.reshape(predicted.shape)
+    remedy = ""
+    if predicted.ndim == y_true.ndim + 1 and not y_true.is_floating_point():
+        remedy = ' Class indices go with metrics of several classes, such as "acc" or "f1".'
     raise DataError(
         f"The target has shape {tuple(y_true.shape)}, the predictions {tuple(y_pred.shape)}; "
-        f"expected a target of shape {tuple(predicted.shape)}."
+        f"expected a target of shape {tuple(predicted.shape)}.{remedy}"
     )
 
 

@@ -1,0 +1,87 @@
+"""Mistakes that show in the first batch: each is told with what came, what fits and a remedy."""
+
+import pytest
+import torch
+from torch import nn
+
+from clarion import DataError, Model, StepError
+
+torch.manual_seed(0)
+X = torch.randn(24, 4)
+LABELS = torch.arange(24) % 2
+
+LACKING = (
+    'Both.forward takes "left", "right", "scale", and the data has no "right": add it, or '
+    "give the parameter a default."
+)
+MISSPELT = (
+    'The key "rigth" is no parameter of Both.forward; did you mean "right"? Its '
+    'parameters: "left", "right", "scale". Give the keys of the data these names.'
+)
+
+
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, left, right, scale=1.0):
+        return self.layer(left + right) * scale
+
+
+def fit(network, x, y, loss="cross_entropy", **options):
+    model = Model(network, "sgd", loss, **options)
+    return model.fit(x, y, epochs=1, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("x", "remedy"),
+    [
+        (
+            {"left": X},
+            LACKING,
+        ),
+        (
+            (X,),
+            LACKING,
+        ),
+        (
+            {"left": X, "rigth": X},
+            MISSPELT,
+        ),
+    ],
+)
+def test_a_key_that_is_missing_or_misspelt(x, remedy):
+    with pytest.raises(TypeError, match=r"forward\(\) missing 1 required .*'right'") as caught:
+        fit(Both(), x, LABELS)
+    assert caught.value.__notes__[0].startswith("This happened in the network, on train batch 1")
+    assert caught.value.__notes__[1:] == [remedy]
+
+
+def test_a_type_error_of_the_network_itself_is_not_about_keys():
+    class Breaks(Both):
+        def forward(self, left, right):
+            return left + "right"
+
+    with pytest.raises(TypeError) as caught:
+        fit(Breaks(), (X, X), LABELS)
+    assert "no parameter" not in "".join(caught.value.__notes__)
+    assert "the data has no" not in "".join(caught.value.__notes__)
+
+
+def test_labels_of_one_output_that_are_counted_from_1():
+    with pytest.raises(StepError, match=r"takes labels from 0 to 1: count the two classes from 0"):
+        fit(nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()), X, LABELS + 1, "bce")
+    with pytest.warns(UserWarning, match=r'holds 2, and bce_with_logits .*choose "cross_entropy"'):
+        fit(nn.Linear(4, 1), X, LABELS + 1, "bce_with_logits")
+    fit(nn.Linear(4, 1), X, LABELS, "bce_with_logits")
+
+
+def test_metrics_that_compare_scores_of_classes_one_by_one():
+    with pytest.raises(DataError, match=r'metrics of several classes, such as "acc" or "f1"'):
+        fit(nn.Linear(4, 2), X, LABELS, batch_metrics=["bin_acc"])
+    with (
+        pytest.warns(UserWarning, match="broadcasting"),  # torch's own
+        pytest.raises(StepError, match=r'"mse" failed .*the metrics "acc" and "f1"'),
+    ):
+        fit(nn.Linear(4, 2), X, LABELS, batch_metrics=["mse"])
