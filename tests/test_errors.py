@@ -113,3 +113,12 @@ def test_of_equally_near_names_the_first_is_offered(order):
 )
 def test_kind_of(value, text):
     assert kind_of(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("learning_rate", "lr"), ("wd", "weight_decay"), ("x", None)],
+)
+def test_suggestion_by_the_first_letters_of_words(name, nearest):
+    expected = "" if nearest is None else f'; did you mean "{nearest}"?'
+    assert suggestion(name, ["momentum", "weight_decay", "lr"]) == expected

@@ -116,6 +116,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
         '; did you mean "accuracy"?'
         >>> suggestion("acc", ["accuracy", "f1"])
         '; did you mean "accuracy"?'
+        >>> suggestion("learning_rate", ["lr", "momentum"])
+        '; did you mean "lr"?'
         >>> suggestion("zzz", ["accuracy", "f1"])
         ''
     """
@@ -124,9 +126,17 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(key, known)
     if not near and len(key) > 2:
         near = [other for other in known if other.startswith(key)]
+    if not near and key:
+        near = [other for other in known if _initials(key) == other or key == _initials(other)]
     # Of equally near ones the first known: difflib would take the last of the alphabet.
     best = max(near, key=lambda other: (_nearness(key, other), -known.index(other)), default="")
     return f'; did you mean "{best}"?' if best else ""
+
+
+def _initials(name: str) -> str:
+    """Return the first letters of the words of a name that has several."""
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else ""
 
 
 def _nearness(key: str, other: str) -> float:
