@@ -397,6 +397,12 @@ def test_a_missing_monitor_is_told_before_the_first_epoch(make, data):
 def test_an_unknown_argument_is_answered_with_the_nearest(make, data):
     with pytest.raises(UnknownArgumentError, match=r'no argument "epoch"; did you mean "epochs"\?'):
         make().train_data(*data, epoch=3)
+    with pytest.raises(TypeError, match=r'^Experiment\.train_data has no argument "epo'):
+        make().train_data(*data, epo=3)
+    with pytest.raises(TypeError, match=r'^Experiment\.train has no argument "epo'):
+        make().train([data[:2]], epo=3)
+    with pytest.raises(TypeError, match=r'^Experiment has no arg.*mean "monitor_metric"\?$'):
+        make(monitor_metrc="loss")
     with pytest.raises(TypeError, match=r'did you mean "save_every_epoch"\?'):
         make().train_data(*data, save_every_epochs=True)
     with pytest.raises(UnknownArgumentError, match=r'did you mean "checkpoint"\?'):

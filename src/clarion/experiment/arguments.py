@@ -30,7 +30,6 @@ def check_arguments(
         both = {**inspect.signature(own).parameters, **parameters}
         known = [n for n, p in both.items() if n != "self" and p.kind is not p.VAR_KEYWORD]
         hint = suggestion(unknown[0], known)
-        raise UnknownArgumentError(
-            f'Experiment.{own.__name__} has no argument "{unknown[0]}"{hint or "."} '
-            f"Its arguments: {quoted(known)}."
-        )
+        name = "Experiment" if own.__name__ == "from_network" else f"Experiment.{own.__name__}"
+        rest = "" if hint else f" Its arguments: {quoted(known)}."
+        raise UnknownArgumentError(f'{name} has no argument "{unknown[0]}"{hint or "."}{rest}')

@@ -26,6 +26,8 @@ from clarion.model import Model
 
 __all__ = ["Experiment", "ModelBundle"]
 
+_METHODS = {"fit": "train_data", "fit_dataset": "train_dataset", "fit_generator": "train"}
+
 
 class ModelBundle(Scoring):
     """A model and a directory with its log, its checkpoints and its plots.
@@ -100,6 +102,7 @@ class ModelBundle(Scoring):
         Raises:
             InvalidArgumentError: If the task or the mode is unknown.
         """
+        check_arguments(cls.from_network, Model, model_options)
         kind = check_task(task)
         monitor = choose_monitor(
             kind, monitoring=monitoring, metric=monitor_metric, mode=monitor_mode
@@ -295,7 +298,8 @@ class ModelBundle(Scoring):
         return self._train(run, options, seed)
 
     def _train(self, run: Run, options: TrainOptions, seed: int | None) -> list[dict[str, Any]]:
-        check_arguments(type(self).train, run.fit, run.arguments)
+        own = getattr(self, _METHODS.get(getattr(run.fit, "__name__", ""), "train"))
+        check_arguments(own, run.fit, run.arguments)
         monitor = Monitor(self.monitor_metric, self.monitor_mode)
         directory = self if self.logging else None
         with ExitStack() as stack:
