@@ -415,3 +415,16 @@ def test_a_resumed_experiment_keeps_the_split(tmp_path):
     assert torch.equal(resumed.split_indices[1], whole.split_indices[1])
     assert torch.equal(resumed.network.weight, whole.network.weight)
     assert rest[-1]["val_loss"] == history[-1]["val_loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"validate_every": 2}, "validate_every will do nothing.* leave it out"),
+        ({"check_leaks": True}, "check_leaks will do nothing"),
+        ({"validate_every": 2, "check_leaks": True}, "validate_every and check_leaks will do"),
+    ],
+)
+def test_what_asks_for_validation_data_says_so_without_any(options, told):
+    with pytest.warns(UserWarning, match=f"There is no validation data, so {told}"):
+        make_model().fit(*make_data(), epochs=1, verbose=False, **options)

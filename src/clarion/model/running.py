@@ -124,6 +124,8 @@ class Running(ModelBase):
         keys = self._router.target_keys
         if settings.overfit is None:
             warn_of_sorted_labels(train, keys)
+        if not valid:
+            _warn_of_idle(settings)
         if not settings.check_leaks:
             return
         with preserved_random_state():  # datasets may draw
@@ -166,3 +168,16 @@ class Running(ModelBase):
                 for stage in (TEST, PREDICT):
                     run_stage(engine, stage, Source(Feed(batches), 1))
         return history
+
+
+def _warn_of_idle(settings: RunSettings) -> None:
+    """Warn of what was asked for and does nothing where there is no validation data."""
+    asked = {"validate_every": settings.validate_every is not None}
+    asked["check_leaks"] = settings.check_leaks
+    idle = [name for name, is_asked in asked.items() if is_asked]
+    if idle:
+        warnings.warn(
+            f"There is no validation data, so {' and '.join(idle)} will do nothing. Pass "
+            f"validation data, or leave {'them' if len(idle) > 1 else 'it'} out.",
+            stacklevel=2,
+        )
