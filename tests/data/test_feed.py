@@ -392,3 +392,11 @@ def test_what_may_draw():
     for dataset in (Noted(), transformed, Subset(Noted(), [1])):
         assert draws_numbers(dataset, default_collate)
     assert draws_numbers(plain, torch.stack)
+
+
+@pytest.mark.parametrize("kind", [torch.ones, lambda length: [1] * length])
+def test_examples_of_different_sizes_ask_for_padding(kind):
+    loader = DataLoader([kind(2), kind(3)], batch_size=2)
+    with pytest.raises(RuntimeError, match="equal size") as caught:
+        list(take(loader, None, "the train loader"))
+    assert "Pass a collate_fn that pads them" in caught.value.__notes__[1]

@@ -1,5 +1,6 @@
 """Raw batches from a loader, pass after pass, from any position of a pass."""
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -199,7 +200,7 @@ def _dry(loader: Any, taken: int, steps: int | None, where: str) -> str:
 
 def _note_loading(error: Exception, number: int, where: str) -> None:
     error.add_note(f"This happened while {where} was asked for batch {number}.")
-    if "stack expects each tensor to be equal size" in str(error):
+    if re.search("each (tensor|element in list of batch) .*equal size", str(error)):
         error.add_note(
             "The examples of a batch differ in size. Pass a collate_fn that pads them, for example "
             "with torch.nn.utils.rnn.pad_sequence."
