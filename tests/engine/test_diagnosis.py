@@ -1,5 +1,7 @@
 """Mistakes that show in the first batch: each is told with what came, what fits and a remedy."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -85,3 +87,39 @@ def test_metrics_that_compare_scores_of_classes_one_by_one():
         pytest.raises(StepError, match=r'"mse" failed .*the metrics "acc" and "f1"'),
     ):
         fit(nn.Linear(4, 2), X, LABELS, batch_metrics=["mse"])
+
+
+def squared(y_pred, y_true):
+    return ((y_pred - y_true) ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "target", "whole"),
+    [(1, X[:, 0], (24, 24)), (3, X[:, :1], (24, 3)), (1, X[:, :3], (24, 3))],
+)
+def test_a_loss_of_the_users_that_broadcasts(outputs, target, whole):
+    told = f"which torch broadcasts to {whole}: examples meet targets that are not theirs"
+    with pytest.warns(UserWarning, match=re.escape(told)) as caught:
+        Model(nn.Linear(4, outputs), "sgd", squared).fit(
+            X, target, batch_size=24, epochs=2, verbose=False
+        )
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y_pred, y_true: squared(y_pred.squeeze(1), y_true),
+        lambda y_pred, y_true: squared(y_pred, y_true[:, None]),
+    ],
+)
+def test_a_loss_of_the_users_that_minds_its_shapes(loss):
+    history = fit(nn.Linear(4, 1), X, X[:, 0], loss)
+    assert history[0]["loss"] > 0
+
+
+def test_a_mask_is_no_difference():
+    def masked(y_pred, y_true):
+        return (y_pred * (y_true > 0)).square().mean()
+
+    assert fit(nn.Linear(4, 3), X, X[:, :1], masked)[0]["loss"] > 0

@@ -81,8 +81,9 @@ class LossTerm:
             target = target.resolved(prediction, self._aligner.align)
         target = self._aligner.cast(prediction, target)
         if self.first_look is not None:
-            self.first_look(prediction, target)
-            self.first_look = None
+            look, self.first_look = self.first_look, None
+            with look(prediction, target):
+                return self.loss(prediction, target, batch, weight)
         if weight is not None or self._takes_weight:
             return self._weighted(prediction, target, batch, weight)
         loss: Tensor

@@ -2,13 +2,15 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clarion.metrics.accuracy import BinaryAccuracy, bin_acc
+from clarion.metrics.broadcasting import watching_broadcasts
 from clarion.metrics.fscore import BinaryF1, BinaryPrecision, BinaryRecall
 from clarion.metrics.shapes import is_readable
 
@@ -53,16 +55,20 @@ def check_scale(network: nn.Module, losses: Sequence[Any], metrics: Sequence[Any
     return softmax
 
 
-def first_look_of(loss: Any) -> Callable[[Any, Any], None] | None:
-    """Return what looks at the first ``(y_pred, y_true)`` of a loss; None if nothing is to see.
+def first_look_of(loss: Any) -> Callable[[Any, Any], AbstractContextManager[Any]]:
+    """Return what looks at the first ``(y_pred, y_true)`` of a loss, in which it is computed.
 
     Where looking would wait for a device, it does not look.
     """
-    looks = {"cross_entropy": _look_for_softmax, "bce_with_logits": _look_for_labels}
-    return looks.get(_kind(loss))
+    kind = _kind(loss)
+    if kind == "cross_entropy":
+        return _look_for_softmax
+    return _look_for_labels if kind == "bce_with_logits" else watching_broadcasts
 
 
-def _look_for_labels(prediction: Any, target: Any) -> None:
+@contextmanager
+def _look_for_labels(prediction: Any, target: Any) -> Iterator[None]:
+    yield
     if not isinstance(target, Tensor) or not is_readable(target):
         return
     beyond = target[(target < 0) | (target > 1)]  # torch computes a loss of these all the same
@@ -75,7 +81,9 @@ def _look_for_labels(prediction: Any, target: Any) -> None:
         )
 
 
-def _look_for_softmax(prediction: Any, target: Any) -> None:
+@contextmanager
+def _look_for_softmax(prediction: Any, target: Any) -> Iterator[None]:
+    yield
     if not isinstance(prediction, Tensor) or prediction.ndim < 2 or prediction.shape[1] < 2:
         return
     rows = prediction.detach()
