@@ -89,6 +89,18 @@ def test_metrics_that_compare_scores_of_classes_one_by_one():
         fit(nn.Linear(4, 2), X, LABELS, batch_metrics=["mse"])
 
 
+def test_one_hot_targets_that_a_metric_cannot_read():
+    one_hot = nn.functional.one_hot(LABELS, 2).float()
+    with pytest.raises(DataError, match=r'"acc" failed .*one-hot targets pass y\.argmax\(1\)'):
+        fit(nn.Linear(4, 2), X, one_hot, batch_metrics=["acc"])
+
+
+def test_inputs_of_half_precision():
+    with pytest.raises(RuntimeError) as caught:
+        fit(nn.Linear(4, 2), X.half(), LABELS)
+    assert "The input is float16, and the weights are not" in caught.value.__notes__[-1]
+
+
 def squared(y_pred, y_true):
     return ((y_pred - y_true) ** 2).mean()
 

@@ -15,6 +15,7 @@ __all__ = ["explain", "explain_backward", "explain_network"]
 
 # Of these classes exactly: a class below them (out of memory, the user's own) means more.
 _ABOUT_VALUES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+_REDUCED = (torch.bfloat16, torch.float16)
 _MOST_PARTS = 6
 _MOST_CHARACTERS = 300
 
@@ -218,6 +219,12 @@ def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
         return (
             f"The input is {_dtype(integers[0])}, and layers like Linear and Conv compute in "
             f"floats: convert it with x.float(){pixels}."
+        )
+    halves = [v for v in batch.args if isinstance(v, Tensor) and v.dtype in _REDUCED]
+    if floats and halves:
+        return (
+            f"The input is {_dtype(halves[0])}, and the weights are not: convert it with "
+            'x.float(); precision="bf16-mixed" computes faster with weights of float32.'
         )
     flat = [v for v in batch.args if isinstance(v, Tensor) and v.ndim == 1]
     if isinstance(error, RuntimeError) and "shape" in text and flat:

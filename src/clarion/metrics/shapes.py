@@ -30,6 +30,8 @@ def aligned(y_true: Tensor, predicted: Tensor, y_pred: Tensor) -> Tensor:
     remedy = ""
     if predicted.ndim == y_true.ndim + 1 and not y_true.is_floating_point():
         remedy = ' Class indices go with metrics of several classes, such as "acc" or "f1".'
+    elif y_true.shape == y_pred.shape and predicted.ndim == y_true.ndim - 1:
+        remedy = " For one-hot targets pass y.argmax(1), to the loss as well."
     raise DataError(
         f"The target has shape {tuple(y_true.shape)}, the predictions {tuple(y_pred.shape)}; "
         f"expected a target of shape {tuple(predicted.shape)}.{remedy}"
