@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from clarion import Model
+from clarion import Callback, Model
 
 torch.manual_seed(0)
 X, Y = torch.randn(12, 3), torch.arange(12) % 2
@@ -40,3 +40,15 @@ def test_a_copy_goes_on_by_itself(duplicate, loss_function):
     torch.manual_seed(1)
     original.fit(X, Y, epochs=2, verbose=False)
     assert all(torch.equal(v, other.get_weights()[k]) for k, v in original.get_weights().items())
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle])
+def test_a_copy_has_batch_logs(duplicate):
+    class Read(Callback):
+        def on_train_batch_end(self, batch_number, logs):
+            seen.append(logs["acc"])
+
+    seen = []
+    duplicate(model()).fit(X, Y, epochs=1, batch_size=4, verbose=False, callbacks=[Read()])
+    assert len(seen) == 3
+    assert all(0.0 <= one <= 100.0 for one in seen)

@@ -81,6 +81,11 @@ class Router:
         self._floating: Tensor | None = None  # a parameter, whose dtype inputs get; asked once
         self._converting: tuple[Any, Any, _Convert, _Convert] | None = None
 
+    @property
+    def hands_on(self) -> bool:
+        """Whether batches hold what the loader yielded, and not what a user's ``unpack`` made."""
+        return self._unpack is None
+
     def route(self, raw: Any, *, supervised: bool = True, where: str = "A batch") -> Batch:
         """Return the batch that a loader's raw batch means.
 

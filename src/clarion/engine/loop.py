@@ -344,7 +344,7 @@ def _batches(
 ) -> Generator[Batch, None, None]:
     router, strategy, device = engine.router, engine.strategy, engine.device
     feed = strategy.shard(source.feed)
-    lasts = isinstance(source.feed.loader, ArrayBatches)
+    lasts = isinstance(source.feed.loader, ArrayBatches) and router.hands_on
     whole, supervised = strategy.world_size == 1, source.supervised
     for number, raw in enumerate(feed.take(source.steps, where, epoch), start=done + 1):
         batch = router.at_once(raw, device, supervised=supervised) if whole else None

@@ -25,6 +25,10 @@ def transformed_batches(engine: Engine, batches: Iterator[Batch]) -> Iterator[Ba
 
     def change(batch: Batch) -> Batch:
         with randomness(progress.epoch, progress.step, progress.batch):
-            return batch if batch.is_filler else transformed(transform, batch)
+            if batch.is_filler:
+                return batch
+            changed = transformed(transform, batch)
+        changed.lasts = False  # it may hand out the same memory each time
+        return changed
 
     return map(change, batches)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clarion.errors import DataError
-from clarion.metrics.blocks import MOST_BATCHES
+from clarion.metrics.blocks import MOST_BATCHES, version_of
 
 __all__ = ["Metric", "StreamingMetric", "accumulation_dtype"]
 
@@ -144,7 +144,7 @@ class StreamingMetric(Metric):
         if not self._begun:
             self.update(y_pred, y_true)
             return
-        self._waiting.append((y_pred, y_true, y_pred._version))
+        self._waiting.append((y_pred, y_true, version_of(y_pred)))
         if len(self._waiting) == MOST_BATCHES:
             self._count_waiting()
 
@@ -173,11 +173,11 @@ class StreamingMetric(Metric):
     def load_pass_state(self, state: Mapping[str, Any]) -> None:
         """Go on with what `pass_state` returned."""
         self.sums = state["sums"]
-        self._waiting = [(y_pred, y_true, y_pred._version) for y_pred, y_true in state["waiting"]]
+        self._waiting = [(one, other, version_of(one)) for one, other in state["waiting"]]
 
     def _count_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        if any(y_pred._version != version for y_pred, _, version in waiting):
+        if any(version_of(y_pred) != version for y_pred, _, version in waiting):
             raise DataError(
                 f"{type(self).__name__}: a prediction was changed in place after the network had "
                 "returned it, before it was counted. Let the network return a copy, y.clone()."

@@ -25,7 +25,7 @@ __all__ = ["Measured", "MetricSet"]
 Measured = tuple[Sequence[str], Sequence[str], Any]
 """The names of values in the logs, the metric's own names of them, and what it returned."""
 
-_WAITS = object()
+_WAITS: Any = Later  # a class stays itself in a copy or a pickle of a model
 # Asked of the type, since mocks pretend.
 _SUMMING = (DecomposableMetric, SumOfLosses, StreamingMetric)
 
@@ -100,8 +100,9 @@ class MetricSet:
         if waits and self.only_adds_up:
             self.wait(lasting(y_pred), y_true)
             return
-        # Somebody else's function may change what it is given.
+        # Somebody else's function may change what it is given, and what waits must not change.
         kept = y_pred.detach().clone() if waits else y_pred
+        given = y_true.clone() if self.keeps_targets and is_small(y_true) else y_true
         values: list[Any] = []
         self._last = (kept, y_true, values)
         entry = None
@@ -112,7 +113,7 @@ class MetricSet:
                     values.append(_WAITS)
                 else:
                     with torch.no_grad():
-                        values.append(entry.call(y_pred, y_true, inputs))
+                        values.append(entry.call(y_pred, given, inputs))
         except Exception:
             self.failed = quoted(entry.names) if entry else ""
             raise
