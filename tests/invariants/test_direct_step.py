@@ -174,7 +174,7 @@ def test_callbacks_find_gradients_and_may_change_them(act, monkeypatch):
     seen, expected = Watch(act), Watch(act)
     direct, _, taken = train(network, "adam", monkeypatch, direct=True, callbacks=[seen])
     ordinary, _, _ = train(network, "adam", monkeypatch, direct=False, callbacks=[expected])
-    assert taken
+    assert not taken  # it may change anything before the step
     assert_equal_state(direct, ordinary)
     for mine, theirs in zip(seen.seen, expected.seen, strict=True):
         assert all(map(torch.equal, mine, theirs))

@@ -303,12 +303,12 @@ def _why_not(engine: Engine) -> str:
         return "it needs one loss, a function of the prediction and the target."
     if not isinstance(update.guard, Unguarded | HostGuard):
         return "the network is on a device, where it has not been tried."
+    if update.shares_gradients:
+        return "a callback or an option (clipping) looks at gradients."
     if not update.is_possible:
         return "a step has several batches, or evaluates or scales the loss several times."
     if any(group.get("maximize") for group in update.optimizer.param_groups):
         return "the optimizer maximises."
-    if update.shares_gradients:
-        return "a callback or an option (clipping) looks at gradients."
     return ""
 
 

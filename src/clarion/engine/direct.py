@@ -1,6 +1,6 @@
 """The shortest way from a loss to new weights, taken where nobody needs the long one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from clarion.callbacks.hooks import CallbackList
 from clarion.data.batch import Batch
 from clarion.distributed.strategy import Strategy
-from clarion.engine.kernels import DirectStep, gradients_of
+from clarion.engine.kernels import DirectStep, gradients_of, is_all_there, owned
 from clarion.engine.nonfinite import Guard
 from clarion.engine.parts import Plan, UpdatePart
 from clarion.engine.precision import Precision, ScaledMixed
@@ -27,8 +27,10 @@ class DirectUpdate(Update):
 
     Weights, optimizer state and logs are those of `Update`, bit for bit. The first step of each
     pass is an ordinary one; those after it are direct if the optimizer allows it (`DirectStep.of`)
-    and each step has one batch. Where somebody may look at gradients between (callbacks inside a
-    pass, clipping), they stand in ``Parameter.grad`` as ever; else only those of the last step do.
+    and each step has one batch; unless callbacks act between the gradients and the step, or the
+    loss depends on more than the optimizer's parameters (`is_all_there`). Where somebody may look
+    at gradients (callbacks inside a pass, clipping), they stand in ``Parameter.grad`` as ever; else
+    only those of the last step do.
 
     Args: see `Update`.
 
@@ -50,7 +52,9 @@ class DirectUpdate(Update):
         strategy: Strategy | None = None,
     ) -> None:
         super().__init__(optimizer, precision, hooks, progress, parts, guard, strategy)
-        self.shares_gradients = hooks.acts_inside or any(part.reads_gradients for part in parts)
+        self._is_meddled_with = hooks.acts_inside
+        reads = any(part.reads_gradients for part in parts)
+        self.shares_gradients = reads or self._is_meddled_with
         self.is_possible = False
         self._is_due = False
         self.direct: DirectStep | None = None
@@ -71,7 +75,9 @@ class DirectUpdate(Update):
         """Prepare for a training."""
         super().begin(plan)
         several = self.window is not None or plan.batches_per_step > 1
-        self.is_possible = not (several or isinstance(self._precision, ScaledMixed))
+        scaled = isinstance(self._precision, ScaledMixed)
+        between = self._is_meddled_with and any(hook in self._hooks for hook in _BEFORE)
+        self.is_possible = not (several or scaled or between)
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare for the train pass of an epoch."""
@@ -91,6 +97,7 @@ class DirectUpdate(Update):
         """Take the gradients of a loss, weighted by its share of the optimizer step."""
         if self.direct is None:
             super().backward(loss, share)
+            self._is_due = self._is_due and is_all_there(loss, self._parameters())
             return
         self.gradients = gradients_of(self._weighed(loss, share), self.direct.parameters)
         if self.shares_gradients:
@@ -126,7 +133,10 @@ class DirectUpdate(Update):
 
     def is_right(self, direct: DirectStep) -> bool:
         """Tell whether nothing has changed for which the direct step was made."""
-        return direct.is_current() and (not self.shares_gradients or direct.has_all_trainable())
+        return direct.is_current() and (not self._is_meddled_with or direct.is_unchanged())
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return (p for group in self.optimizer.param_groups for p in group["params"])
 
     def _take_back(self, direct: DirectStep) -> None:
         self.gradients = [p.grad for p in direct.parameters]
@@ -137,5 +147,7 @@ class DirectUpdate(Update):
     def share(self) -> None:
         """Put the gradients where everybody looks for them."""
         if self.direct is not None:
-            for parameter, gradient in zip(self.direct.parameters, self.gradients, strict=True):
+            parameters = self.direct.parameters
+            self.gradients = owned(self.gradients, parameters)
+            for parameter, gradient in zip(parameters, self.gradients, strict=True):
                 parameter.grad = gradient

@@ -1,6 +1,6 @@
 """Gradients from autograd at first hand, and optimizer steps that are one call of a kernel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import is_ as _is
 from typing import Any
@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Variable
+from torch.autograd.function import BackwardCFunction
 from torch.optim import SGD, Adam, AdamW, Optimizer, optimizer as torch_optimizer
 
-__all__ = ["DirectStep", "Group", "find_engine", "gradients_of"]
+__all__ = ["DirectStep", "Group", "find_engine", "gradients_of", "is_all_there", "owned"]
 
 _NUMBERS = ("lr", "eps", "weight_decay", "momentum", "dampening")
 _stride = Tensor.stride
@@ -76,13 +77,19 @@ class DirectStep:
         groups, state = self._built_on
         return self._optimizer.param_groups is groups and self._optimizer.state is state
 
-    def has_all_trainable(self) -> bool:
-        """Tell whether the optimizer's parameters that learn are those that gradients are for."""
-        learning = [
-            p for group in self._optimizer.param_groups for p in group["params"] if p.requires_grad
-        ]
-        return len(learning) == len(self.parameters) and all(
-            one is other for one, other in zip(learning, self.parameters, strict=True)
+    def is_unchanged(self) -> bool:
+        """Tell whether a step made now would work with the same parameters and states.
+
+        Somebody may have frozen a layer, hooked into the step, put other states in place of these,
+        or set an option, such as a momentum, that needs another kernel.
+        """
+        now = DirectStep.of(self._optimizer)
+        if now is None or len(now.groups) != len(self.groups):
+            return False
+        if len(now.parameters) != len(self.parameters):
+            return False
+        return all(map(_is, now.parameters, self.parameters)) and all(
+            one.works_on_that_of(other) for one, other in zip(self.groups, now.groups, strict=True)
         )
 
     def fitting(self, gradients: Sequence[Tensor | None]) -> list[Tensor] | None:
@@ -126,10 +133,10 @@ def gradients_of(loss: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor |
     """Return the gradient of a loss for each parameter, None where it does not depend on it.
 
     Args:
-        loss: The loss, shape ().
+        loss: The loss, of one element.
         parameters: Leaves that require a gradient.
     """
-    if _run_backward is None:
+    if _run_backward is None or loss.ndim:
         return torch.autograd.grad(loss, parameters, allow_unused=True)
     one = _ones.get((loss.dtype, loss.device))
     if one is None:
@@ -138,6 +145,57 @@ def gradients_of(loss: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor |
         (loss,), (one,), False, False, parameters, True, False
     )
     return gradients
+
+
+def owned(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return gradients that may be changed in place, each laid out as its parameter is.
+
+    Autograd returns one tensor for several parameters whose gradients are equal, as those of a sum
+    are, and what `gradients_of` begins with for a parameter that is added to the loss.
+
+    Args:
+        gradients: What `gradients_of` returned.
+        parameters: What it was asked for.
+    """
+    taken = {one.data_ptr() for one in _ones.values()}
+    found: list[Tensor | None] = []
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        own = gradient
+        if own is not None:
+            if own.data_ptr() in taken or own.stride() != parameter.stride():
+                own = torch.empty_like(parameter, requires_grad=False).copy_(own)
+            taken.add(own.data_ptr())
+        found.append(own)
+    return found
+
+
+def is_all_there(loss: Tensor, parameters: Iterable[Tensor]) -> bool:
+    """Tell whether gradients for these parameters are all that going back from a loss amounts to.
+
+    They are not if it also leads to other leaves (parameters of another optimizer, inputs), or
+    through a function of the user's own in Python, which may do anything: torch's reentrant
+    checkpoints go back inside, and put gradients at parameters that the graph does not show.
+
+    Args:
+        loss: The loss; its graph may have been used already.
+        parameters: Those of the optimizer.
+    """
+    first = object()  # what stands for the variable of a node that is no leaf
+    known = {id(first), *map(id, parameters)}
+    todo: list[Any] = [loss.grad_fn]
+    seen: set[Any] = set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, BackwardCFunction):
+            if type(node).__name__ != _COMPILED:
+                return False
+        elif id(getattr(node, "variable", first)) not in known:
+            return False
+        todo += [function for function, _ in node.next_functions]
+    return True
 
 
 def find_engine() -> Callable[..., Any] | None:
@@ -158,6 +216,7 @@ def find_engine() -> Callable[..., Any] | None:
     return run if works and leaf.grad is None else None
 
 
+_COMPILED = "CompiledFunctionBackward"  # what torch.compile makes of a network
 _run_backward = find_engine()
 _ones: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
@@ -181,10 +240,14 @@ class Group:
 
     def is_like(self, other: "Group") -> bool:
         """Tell whether another group has the same parameters and states, and equal options."""
-        mine, theirs = self._constants(), other._constants()
+        return self._constants() == other._constants() and self.works_on_that_of(other)
+
+    def works_on_that_of(self, other: "Group") -> bool:
+        """Tell whether another group has the same parameters and states, and the same kernel."""
         tensors = [*self.parameters, *(x for state in self.states for x in state)]
         others = [*other.parameters, *(x for state in other.states for x in state)]
-        return mine == theirs and len(tensors) == len(others) and all(map(_is, tensors, others))
+        same = self.kind == other.kind and len(self.states) == len(other.states)
+        return same and len(tensors) == len(others) and all(map(_is, tensors, others))
 
     def _constants(self) -> dict[str, Any]:
         left_out = ("params", "lr", "initial_lr")

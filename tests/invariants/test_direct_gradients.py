@@ -1,0 +1,166 @@
+"""Direct steps equal ordinary ones where gradients are changed, shared, or made elsewhere."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import clarion.model.base as base
+from clarion import Callback, Model
+from clarion.engine import kernels
+from clarion.engine.kernels import DirectStep, is_all_there, owned
+from clarion.engine.update import Update
+
+X = torch.randn(52, 6, generator=torch.Generator().manual_seed(0))
+Y = (X.sum(1) > 0).long()
+
+
+class Sum(nn.Module):
+    """Two parameters that get one gradient, and one whose gradient is the 1 of the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(2, 6))
+        self.added, self.seen = nn.Parameter(torch.zeros(())), nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        scores = nn.functional.linear(x, self.one + self.other)
+        return scores + torch.stack([self.seen.sum(), torch.zeros(())])
+
+    def loss(self, y_pred, y_true):
+        return nn.functional.cross_entropy(y_pred, y_true) + self.added
+
+
+def both(monkeypatch, network, optimizer, loss=None, between=lambda model: None, **options):
+    """Train twice in two ways; return the number of direct steps, the ways being equal."""
+    taken, models = [], []
+    call = DirectStep.__call__
+    monkeypatch.setattr(DirectStep, "__call__", lambda *args: (taken.append(1), call(*args))[1])
+    for ordinary in (False, True):
+        torch.manual_seed(1)
+        mine = copy.deepcopy(network)
+        optim = optimizer(mine) if callable(optimizer) else optimizer
+        with monkeypatch.context() as patch:
+            if ordinary:
+                patch.setattr(base, "DirectUpdate", Update)
+            model = Model(mine, optim, loss(mine) if loss else "cross_entropy")
+            for _ in range(2):
+                model.fit(X, Y, batch_size=8, epochs=1, verbose=False, **options)
+                between(model)
+        models.append(model)
+    for mine, theirs in zip(*[model.network.parameters() for model in models], strict=True):
+        assert torch.equal(mine, theirs)
+        assert (mine.grad is None) == (theirs.grad is None)
+        assert mine.grad is None or torch.equal(mine.grad, theirs.grad)
+    return len(taken)
+
+
+@pytest.mark.parametrize("clip", [{"clip_norm": 0.01}, {"clip_value": 0.001}, {}])
+def test_gradients_that_are_one_tensor_are_changed_one_by_one(clip, monkeypatch):
+    def go_back_by_hand(model):
+        network = model.network
+        network.loss(network(X), Y).backward()  # adds to what stands there, in place
+
+    optimizer = {"optim": "sgd", "lr": 0.5, **clip}
+    assert both(monkeypatch, Sum(), optimizer, lambda n: n.loss, go_back_by_hand) == 12
+    assert all(one.item() == 1.0 for one in kernels._ones.values())
+
+
+def test_owned_gradients_have_memory_of_their_own():
+    parameters = [torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(3)]
+    shared, turned = torch.rand(2, 3), torch.rand(3, 2).t()
+    first, second, third, fourth = owned([shared, shared, turned, None], parameters)
+    assert first is shared
+    assert torch.equal(second, shared)
+    assert second.data_ptr() != shared.data_ptr()
+    assert third.is_contiguous()
+    assert torch.equal(third, turned)
+    assert fourth is None
+
+
+class Second(Callback):
+    """Steps an optimizer of its own for the first layer."""
+
+    def __init__(self, hook):
+        setattr(self, hook, self.step)
+
+    def on_train_begin(self, logs):
+        self.optimizer = torch.optim.SGD(self.model.network[0].parameters(), lr=0.1)
+
+    def step(self, number, logs):
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_epoch_end"])
+def test_parameters_of_another_optimizer_get_their_gradients(hook, monkeypatch):
+    network = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+
+    def optimizer(network):
+        return torch.optim.SGD(network[2].parameters(), lr=0.1)
+
+    before = network[0].weight.clone()
+    assert both(monkeypatch, network, optimizer, callbacks=[Second(hook)]) == 0
+    assert torch.equal(network[0].weight, before)  # the copies learnt
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, use_reentrant):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 2)
+        self.use_reentrant = use_reentrant
+
+    def forward(self, x):
+        x = x.clone().requires_grad_(self.use_reentrant)
+        return self.last(checkpoint(self.first, x, use_reentrant=self.use_reentrant))
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpointed_layers_learn(use_reentrant, monkeypatch):
+    assert both(monkeypatch, Checkpointed(use_reentrant), "adam") == (0 if use_reentrant else 12)
+
+
+def test_a_graph_is_asked_for_what_it_leads_to():
+    network, other = nn.Linear(6, 2), torch.ones((), requires_grad=True)
+    parameters = list(network.parameters())
+    loss = network(X).sum()
+    assert is_all_there(loss, parameters)
+    assert not is_all_there(loss, parameters[:1])
+    assert not is_all_there(loss * other, parameters)
+    assert not is_all_there(network(X.clone().requires_grad_()).sum(), parameters)
+
+
+class Meddle(Callback):
+    """Changes what an optimizer works with, in the middle of an epoch."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def on_train_batch_end(self, batch_number, logs):
+        if batch_number == 3:
+            self.change(self.model.optimizer)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "change"),
+    [
+        ("adam", lambda optimizer: optimizer.state.clear()),
+        ("sgd", lambda optimizer: optimizer.param_groups[0].update(weight_decay=0.1)),
+        ("sgd", lambda optimizer: optimizer.param_groups[0].update(momentum=0.9)),
+        (
+            {"optim": "sgd", "momentum": 0.9},
+            lambda optimizer: optimizer.param_groups[0].update(momentum=0.0),
+        ),
+    ],
+)
+def test_a_callback_may_change_the_optimizer(optimizer, change, monkeypatch):
+    assert both(monkeypatch, nn.Linear(6, 2), optimizer, callbacks=[Meddle(change)]) >= 4
+
+
+def test_a_loss_of_shape_1(monkeypatch):
+    def loss(network):
+        return lambda y_pred, y_true: nn.functional.cross_entropy(y_pred, y_true).reshape(1)
+
+    assert both(monkeypatch, nn.Linear(6, 2), "adam", loss) == 12
