@@ -5,7 +5,15 @@ import inspect
 import numpy as np
 import pytest
 
-from clarion import ClarionError
+from clarion import (
+    F1,
+    BestModelRestore,
+    ClarionError,
+    EarlyStopping,
+    LambdaCallback,
+    ModelCheckpoint,
+    UnknownArgumentError,
+)
 from clarion.arguments import check_keywords, check_whole_number, checked_arguments
 
 
@@ -130,3 +138,18 @@ def test_whole_numbers(value):
 def test_what_is_no_whole_number(value):
     with pytest.raises(ValueError, match=r"^epochs is .*; it must be a whole number of at least 1"):
         check_whole_number("epochs", value, 1)
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda: EarlyStopping(patence=3), 'EarlyStopping has no .*"patence".*mean "patience"'),
+        (lambda: BestModelRestore(moniter="loss"), 'BestModelRestore has no .*mean "monitor"'),
+        (lambda: ModelCheckpoint("a", save_best=True), 'no argument "save_best".*"save_best_only"'),
+        (lambda: LambdaCallback(on_epoch_ends=print), 'LambdaCallback .*mean "on_epoch_end"'),
+        (lambda: F1(averge="macro"), 'no argument "averge".*mean "average"'),
+    ],
+)
+def test_arguments_of_callbacks_and_metrics(build, told):
+    with pytest.raises(UnknownArgumentError, match=told):
+        build()

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clarion.arguments import checked_arguments
 from clarion.callbacks.measured import measured_weights
 from clarion.callbacks.memory import RememberingCallback
 from clarion.callbacks.monitor import check_mode, check_watchable, improves, watched, worst
@@ -30,6 +31,7 @@ class BestModelRestore(RememberingCallback):
         InvalidArgumentError: If ``mode`` is neither ``"min"`` nor ``"max"``.
     """
 
+    @checked_arguments
     def __init__(
         self, *, monitor: str = "val_loss", mode: str = "min", verbose: bool = False
     ) -> None:

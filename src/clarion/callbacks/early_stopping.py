@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from clarion.arguments import checked_arguments
 from clarion.callbacks.memory import RememberingCallback
 from clarion.callbacks.monitor import check_mode, check_watchable, improves, watched, worst
 from clarion.console import say
@@ -29,6 +30,7 @@ class EarlyStopping(RememberingCallback):
         InvalidArgumentError: If ``mode`` is neither ``"min"`` nor ``"max"``.
     """
 
+    @checked_arguments
     def __init__(
         self,
         *,

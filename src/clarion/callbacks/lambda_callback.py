@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from clarion.arguments import checked_arguments
 from clarion.callbacks.base import HOOKS, Callback
 
 __all__ = ["LambdaCallback"]
@@ -43,6 +44,7 @@ class LambdaCallback(Callback):
         0.25
     """
 
+    @checked_arguments
     def __init__(
         self,
         *,

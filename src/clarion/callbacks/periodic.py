@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypedDict, Unpack
 
+from clarion.arguments import checked_arguments
 from clarion.callbacks.atomic import atomic_lambda_save, open_file
 from clarion.callbacks.memory import RememberingCallback
 from clarion.callbacks.monitor import check_mode, check_watchable, improves, watched, worst
@@ -67,6 +68,7 @@ class PeriodicSaveCallback(RememberingCallback):
             ``save_best_only``, if ``mode`` is not known, or ``period`` less than 1.
     """
 
+    @checked_arguments
     def __init__(
         self,
         filename: str | os.PathLike[str],

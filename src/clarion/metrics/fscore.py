@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from clarion.arguments import checked_arguments
 from clarion.errors import DataError, InvalidArgumentError, StepError, quoted, suggestion
 from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.names import Names, names_as_list
@@ -67,6 +68,7 @@ class FBeta(StreamingMetric):
 
     adds_up = True
 
+    @checked_arguments
     def __init__(
         self,
         *,
