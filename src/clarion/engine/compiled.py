@@ -212,7 +212,7 @@ def _step_of(
 ) -> Callable[..., Any]:
     network, arithmetic, widen = engine.network, engine.precision.arithmetic, engine.precision.widen
     parameters = [p for group in groups for p in group.parameters]
-    buffers = [b for b in network.buffers() if b.is_floating_point()] if guarded else []
+    buffers = list(network.buffers()) if guarded else []
 
     def step(args: tuple[Any, ...], target: Tensor, rates: list[Tensor]) -> Any:
         before = [buffer.clone() for buffer in buffers]
