@@ -11,7 +11,8 @@ from clarion.data.deaths import KILLS_OUTLIVED, may_tell_of_death
 from clarion.data.order import LoaderState
 from clarion.data.readers import reader_of
 from clarion.data.seeding import leave_seed, next_seed, seed_of
-from clarion.errors import DataError
+from clarion.data.traits import differences, traits_of
+from clarion.errors import CheckpointError, DataError
 
 __all__ = ["Feed"]
 
@@ -45,6 +46,17 @@ class Feed:
         self._seed = 0
         self._given = self._since_start = 0
         self._loaded: Mapping[str, Any] | None = None
+        self._failed: int | None = None
+        self._order_before: dict[str, Any] | None = None
+
+    @property
+    def failed_after(self) -> int | None:
+        """After how many batches of the pass the next one could not be loaded.
+
+        None if that did not happen, or if the loader has drawn numbers by then that a state would
+        miss: only of examples by index it is known that it has not.
+        """
+        return self._failed
 
     def take(self, steps: int | None, where: str, epoch: int = 0) -> Iterator[Any]:
         """Yield exactly ``steps`` batches, starting the loader again whenever it ends before.
@@ -59,9 +71,14 @@ class Feed:
         Raises:
             DataError: If the loader has no batch to give.
         """
+        self._failed = self._order_before = None
         iterator = self._first_iterator(steps, epoch)
+        # Who draws from a generator of its own may have drawn for a batch that fails.
+        keeps_order = self._remembers and self._reader.by_index and self._order.draws
         kills = 0
         while steps is None or self._given < steps:
+            if keeps_order:
+                self._order_before = self._order.state_dict()
             try:
                 raw = next(iterator)
             except StopIteration:
@@ -75,6 +92,7 @@ class Feed:
                 _note_loading(error, self._given + 1, where)
                 kills += 1
                 if not self._outlives(error, kills):
+                    self._failed = self._given if self._reader.by_index else None
                     raise
                 iterator = iter(())  # the other workers end before new ones begin
                 iterator = self._begun_again(self._order.state_dict())
@@ -95,9 +113,11 @@ class Feed:
         Args:
             inside: Whether a pass is under way; between two of them there is less to say.
         """
+        order = None if self._failed is None else self._order_before
         state = {
             "reader": self._reader.state_dict(inside=inside),
-            "loader": self._order.state_dict(),
+            "loader": order or self._order.state_dict(),
+            "traits": traits_of(self.loader),
         }
         if not inside:
             return state
@@ -118,8 +138,21 @@ class Feed:
             state: What ``state_dict`` returned.
             anew: Whether a generator, which cannot start again, was made for what is to come; else
                 it is brought to where the other one was.
+
+        Raises:
+            CheckpointError: If the state was taken inside a pass over other data.
         """
         self._loaded = {**state, "anew": anew} if state else None
+        if "start" not in state:
+            return
+        changes = differences(state.get("traits", {}), traits_of(self.loader))
+        if changes:
+            lines = "\n".join(f"  {change}" for change in changes)
+            raise CheckpointError(
+                f"Cannot go on after batch {state['given']} of an epoch, since the train data are "
+                f"not those that it began with:\n{lines}\nPass the data as they were until the "
+                "epoch is done, or train in a new directory."
+            )
 
     def _first_iterator(self, steps: int | None, epoch: int) -> Iterator[Any]:
         state, self._loaded = self._loaded, None
@@ -127,6 +160,8 @@ class Feed:
         if state is None:
             return self._begun(epoch)
         inside = "start" in state
+        if not inside:
+            _tell_of_changes(state.get("traits", {}), traits_of(self.loader), epoch)
         if inside:
             self._start, self._seed = state["start"], state["seed"]
             self._given, self._since_start = state["given"], state["since_start"]
@@ -183,6 +218,17 @@ class Feed:
             self._start = {"random": random, "loader": self._order.state_dict()}
         self._seed = seed_of(next_seed(), epoch, self._given)
         return self._reader.begin(self._seed, 0)
+
+
+def _tell_of_changes(then: Mapping[str, Any], now: Mapping[str, Any], epoch: int) -> None:
+    """Warn that an epoch begins with other data than the one before; that may well be meant."""
+    changes = differences(then, now)
+    if changes:
+        warnings.warn(
+            f"From epoch {epoch} on the training goes on with other train data than those of the "
+            f"checkpoint: {'; '.join(changes)}.",
+            stacklevel=3,
+        )
 
 
 def _dry(loader: Any, taken: int, steps: int | None, where: str) -> str:

@@ -22,6 +22,11 @@ class LoaderState:
         self._generators = [part for part in found.values() if isinstance(part, torch.Generator)]
         self._counters = [part for part in found.values() if _counts_epochs(part)]
 
+    @property
+    def draws(self) -> bool:
+        """Whether there are generators among them."""
+        return bool(self._generators)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generators and the numbers of the epochs."""
         return {

@@ -48,6 +48,10 @@ class Reader(Protocol):
         """
 
     @property
+    def by_index(self) -> bool:
+        """Whether a batch that cannot be loaded leaves the global random states as they were."""
+
+    @property
     def num_workers(self) -> int:
         """How many processes load; 0 if this one does, or nobody knows."""
 
@@ -92,6 +96,7 @@ class _InProcess:
     """A loader that nothing is known of but its batches."""
 
     num_workers = 0
+    by_index = False
 
     def state_dict(self, *, inside: bool) -> dict[str, Any]:
         return {}
@@ -275,6 +280,8 @@ class _Rebuilt:
         loader: The user's loader; it is not kept.
         bad_rows: See ``reader_of``.
     """
+
+    by_index = True
 
     def __init__(self, loader: Any, bad_rows: BadRows | None = None) -> None:
         skips = bad_rows is not None

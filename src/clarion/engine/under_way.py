@@ -85,6 +85,15 @@ class UnderWay:
         if state is not None and rank == 0:
             self._metrics.load_state_dict(state["metrics"], device)
 
+    @property
+    def failed_at_edge(self) -> bool:
+        """Whether the batch after those that are done could not be loaded: nothing else happened.
+
+        Never so inside of accumulated steps, and at the beginning of an epoch.
+        """
+        done = self._progress.batch
+        return done > 0 and self._feed is not None and self._feed.failed_after == done
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state, to be asked for between two optimizer steps or two epochs."""
         self._settle()

@@ -209,7 +209,8 @@ class ModelBundle(Scoring):
             SystemExit: The same with code 143 after SIGTERM.
             MissingMonitorError: If the logs will not hold ``monitor_metric``.
             DirectoryInUseError: If another training uses the directory.
-            CheckpointError: If what is in the directory cannot be read or does not fit the model.
+            CheckpointError: If what is in the directory cannot be read or does not fit the model,
+                or was written inside an epoch over other train data.
         """
         options = TrainOptions(
             callbacks=callbacks,

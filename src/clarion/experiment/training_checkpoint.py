@@ -20,6 +20,8 @@ from clarion.model import Model
 
 __all__ = ["TrainingCheckpoint"]
 
+_LONGEST_REASON = 200  # characters
+
 
 class TrainingCheckpoint(EdgeCallback):
     """Writes the training checkpoint after each epoch; it has to be the last of the callbacks.
@@ -53,6 +55,7 @@ class TrainingCheckpoint(EdgeCallback):
         self._left_out: set[str] = set()
         self._interval = Interval("checkpoint_every", every)
         self._ended_inside = False
+        self._edge = self._saved = 0  # optimizer steps at the last edge, and in the last checkpoint
         self._goal: Goal | None = None
 
     def state_of(self, model: Model) -> TrainState:
@@ -79,6 +82,7 @@ class TrainingCheckpoint(EdgeCallback):
 
     def at_edge(self, number: int) -> None:
         """Begin to write the checkpoint if it is time, or if the training ends in this epoch."""
+        self._edge = self.model.progress.step
         if self.model.strategy.world_size > 1:
             return  # each rank has sums of its own, and one of them writes
         if self._goal is not None:
@@ -110,7 +114,15 @@ class TrainingCheckpoint(EdgeCallback):
         self._slot.finish()
 
     def on_exception(self, error: BaseException) -> None:
-        """Wait for what is being written."""
+        """Save if the error came between two optimizer steps; wait for what is being written.
+
+        It did if train data could not be loaded and the batch before has closed its step. In the
+        middle of a step there is no state to go on with: the last checkpoint stays.
+        """
+        step = self.model.progress.step
+        is_clean = self.model._under_way.failed_at_edge and self._edge == step
+        if is_clean and self._saved != step and self.model.strategy.world_size == 1:
+            self.save(_reason(error))
         self._slot.wait()
 
     def save(self, reason: str, **more: Any) -> None:
@@ -122,7 +134,8 @@ class TrainingCheckpoint(EdgeCallback):
 
         Args:
             reason: Why now, for the manifest: ``"epoch"`` for the end of one, ``"interval"`` for
-                ``checkpoint_every``, ``"end"`` for a training that ends inside an epoch.
+                ``checkpoint_every``, ``"end"`` for a training that ends inside an epoch, the name
+                of a signal, ``"exception: ..."`` for an error.
             **more: What the manifest shall tell besides.
 
         Raises:
@@ -142,6 +155,7 @@ class TrainingCheckpoint(EdgeCallback):
             "reason": reason,
         }
         self._slot.write(state, info | more)
+        self._saved = progress.step
         self._interval.restart()
 
     def _state(self) -> dict[str, Any]:
@@ -174,3 +188,8 @@ class TrainingCheckpoint(EdgeCallback):
             else:
                 kept[name] = state
         return kept
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(f"exception: {type(error).__name__}: {error}".split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
