@@ -1,12 +1,13 @@
 """Batch logs that stay on the device until somebody reads them."""
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clarion.metrics.blocks import Later
+from clarion.metrics.collection import Measured
 from clarion.metrics.values import values_by_name
 
 __all__ = ["Logs", "to_floats"]
@@ -20,27 +21,29 @@ class Logs(MutableMapping[str, Any]):
 
     Args:
         plain: Values that are on the host already, first in order.
-        measured: Pairs of names and what the loss or a metric returned for them.
+        measured: Names as they are shown, the metric's own names, and what it returned; or what
+            returns these when it is called.
         prefix: What stands before the measured names, for example ``val_``.
     """
 
-    __slots__ = ("_items", "_pending")
+    __slots__ = ("_items", "_pending", "_prefix", "_source")
 
     def __init__(
         self,
         plain: dict[str, Any],
-        measured: Sequence[tuple[Sequence[str], Sequence[str], Any]] = (),
+        measured: Sequence[Measured] | Callable[[], Sequence[Measured]] = (),
         prefix: str = "",
     ) -> None:
         self._items = plain
-        for shown, _, _ in measured:
-            for name in shown:
-                plain[prefix + name] = None
-        self._pending: tuple[Sequence[tuple[Sequence[str], Sequence[str], Any]], str] | None = (
-            (measured, prefix) if measured else None
-        )
+        self._prefix = prefix
+        self._source = measured
+        self._pending: tuple[Sequence[Measured], str] | None = None
 
     def __getitem__(self, key: str) -> Any:
+        value = self._items.get(key)
+        if value is not None:
+            return value
+        self._name()
         value = self._items[key]
         if value is None and self._pending is not None:
             self._read()
@@ -48,26 +51,28 @@ class Logs(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self._pending is not None:
-            self._read()
+        self._read()
         self._items[key] = value
 
     def __delitem__(self, key: str) -> None:
-        if self._pending is not None:
-            self._read()
+        self._read()
         del self._items[key]
 
     def __iter__(self) -> Iterator[str]:
+        self._name()
         return iter(self._items)
 
     def __len__(self) -> int:
+        self._name()
         return len(self._items)
 
     def __contains__(self, key: object) -> bool:
+        self._name()
         return key in self._items
 
     def settle(self) -> None:
         """Compute what is left to compute, on the device: the batch may be forgotten then."""
+        self._name()
         if self._pending is not None:
             measured, prefix = self._pending
             self._pending = [(s, o, _now(value)) for s, o, value in measured], prefix
@@ -93,11 +98,21 @@ class Logs(MutableMapping[str, Any]):
         return repr(self._as_dict())
 
     def _as_dict(self) -> dict[str, Any]:
-        if self._pending is not None:
-            self._read()
+        self._read()
         return self._items
 
+    def _name(self) -> None:
+        """Give each measured value its place among the items."""
+        source, self._source = self._source, ()
+        measured = source() if callable(source) else source
+        for shown, _, _ in measured:
+            for name in shown:
+                self._items[self._prefix + name] = None
+        if measured:
+            self._pending = measured, self._prefix
+
     def _read(self) -> None:
+        self._name()
         if self._pending is None:
             return
         measured, prefix = self._pending

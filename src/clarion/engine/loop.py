@@ -29,6 +29,7 @@ from clarion.engine.step import Output
 from clarion.engine.steps import step_of
 from clarion.engine.transforming import transformed_batches
 from clarion.engine.under_way import UnderWay
+from clarion.metrics.collection import Measured
 
 __all__ = [
     "Source",
@@ -364,8 +365,11 @@ def _batch_logs(
     if not stage.scores:
         return Logs({"batch": number, "time": seconds})
     plain = {"batch": number, "size": batch.size, "time": seconds}
-    measured = [(_LOSS, _LOSS, output.loss), *engine.metrics.measured(), *output.noted]
-    return Logs(plain, measured, stage.prefix)
+    return Logs(plain, partial(_measured, output, engine.metrics.measured_later()), stage.prefix)
+
+
+def _measured(output: Output, of_metrics: Callable[[], Sequence[Measured]]) -> list[Measured]:
+    return [(_LOSS, _LOSS, output.loss), *of_metrics(), *output.noted]
 
 
 def _undrawn(progress: Progress) -> AbstractContextManager[None]:

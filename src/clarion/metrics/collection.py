@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -141,8 +142,20 @@ class MetricSet:
 
     def measured(self) -> list[Measured]:
         """Return what the batch metrics say of the last batch; what waits is a `Later`."""
-        y_pred, y_true, values = self._last
-        found: list[Measured] = [] if self._several is None else [*self._several.measured()]
+        several = [] if self._several is None else [*self._several.measured()]
+        return self._measured(self._last, several)
+
+    def measured_later(self) -> Callable[[], list[Measured]]:
+        """Return what returns the same, about the batch that is the last one now."""
+        if self._several is not None:
+            return partial(list, self.measured())
+        return partial(self._measured, self._last, [])
+
+    def _measured(
+        self, last: tuple[Any, Any, list[Any]], several: list[Measured]
+    ) -> list[Measured]:
+        y_pred, y_true, values = last
+        found = list(several)
         for entry, value in zip(self._batch, values, strict=False):  # epoch metrics come after them
             shown = Later(entry.metric, y_pred, y_true) if value is _WAITS else value
             found.append((entry.names, entry.own_names, shown))
