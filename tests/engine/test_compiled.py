@@ -147,6 +147,7 @@ class Looks(Callback):
         ({"fit": {"callbacks": [Looks()]}}, "looks at gradients"),
         ({"optimizer": {"optim": "sgd", "clip_norm": 1.0}}, "looks at gradients"),
         ({"optimizer": {"optim": "sgd", "maximize": True}}, "maximises"),
+        ({"optimizer": "rmsprop"}, "none of SGD, Adam and AdamW"),
         ({"loss_function": {"a": "cross_entropy"}, "network": None}, "one loss"),
         ({"y": Y[:, None]}, "another shape or dtype"),
     ],

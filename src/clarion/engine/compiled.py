@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clarion.data.batch import Batch
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
-from clarion.engine.kernels import Group
+from clarion.engine.kernels import Group, has_kernels
 from clarion.engine.nonfinite import HostGuard, Unguarded
 from clarion.engine.stage import Stage
 from clarion.engine.step import Output, train_step
@@ -305,6 +305,8 @@ def _why_not(engine: Engine) -> str:
         return "the network is on a device, where it has not been tried."
     if update.shares_gradients:
         return "a callback or an option (clipping) looks at gradients."
+    if not has_kernels(update.optimizer):
+        return "the optimizer is none of SGD, Adam and AdamW."
     if not update.is_possible:
         return "a step has several batches, or evaluates or scales the loss several times."
     if any(group.get("maximize") for group in update.optimizer.param_groups):

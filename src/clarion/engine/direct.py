@@ -10,7 +10,13 @@ from torch.optim import Optimizer
 from clarion.callbacks.hooks import CallbackList
 from clarion.data.batch import Batch
 from clarion.distributed.strategy import Strategy
-from clarion.engine.kernels import DirectStep, gradients_of, is_all_there, owned
+from clarion.engine.kernels import (
+    DirectStep,
+    gradients_of,
+    has_kernels,
+    is_all_there,
+    owned,
+)
 from clarion.engine.nonfinite import Guard
 from clarion.engine.parts import Plan, UpdatePart
 from clarion.engine.precision import Precision, ScaledMixed
@@ -77,7 +83,7 @@ class DirectUpdate(Update):
         several = self.window is not None or plan.batches_per_step > 1
         scaled = isinstance(self._precision, ScaledMixed)
         between = self._is_meddled_with and any(hook in self._hooks for hook in _BEFORE)
-        self.is_possible = not (several or scaled or between)
+        self.is_possible = has_kernels(self.optimizer) and not (several or scaled or between)
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare for the train pass of an epoch."""

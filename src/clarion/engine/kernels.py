@@ -11,7 +11,15 @@ from torch.autograd import Variable
 from torch.autograd.function import BackwardCFunction
 from torch.optim import SGD, Adam, AdamW, Optimizer, optimizer as torch_optimizer
 
-__all__ = ["DirectStep", "Group", "find_engine", "gradients_of", "is_all_there", "owned"]
+__all__ = [
+    "DirectStep",
+    "Group",
+    "find_engine",
+    "gradients_of",
+    "has_kernels",
+    "is_all_there",
+    "owned",
+]
 
 _NUMBERS = ("lr", "eps", "weight_decay", "momentum", "dampening")
 _stride = Tensor.stride
@@ -337,9 +345,14 @@ def _with_states(group: Group, optimizer: Any, names: list[str]) -> Group | None
     return group
 
 
+def has_kernels(optimizer: Any) -> bool:
+    """Tell whether an optimizer is of a class whose step kernels may be known of."""
+    return type(optimizer) in (SGD, Adam, AdamW)
+
+
 def _is_plain(optimizer: Any) -> bool:
     """Tell whether an optimizer is one of torch's own, and its step nobody's but torch's."""
-    if type(optimizer) not in (SGD, Adam, AdamW):
+    if not has_kernels(optimizer):
         return False
     own = vars(optimizer).get("step")
     if own is not None and not _counts_only(own, type(optimizer)):
