@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -199,10 +199,12 @@ class _IndexBatches:
     Args:
         sampler: The user's: an iterable of batches of indices.
         seeded: Whether they become tickets.
+        ahead: Whether workers ask for them before their time.
     """
 
-    def __init__(self, sampler: Any, *, seeded: bool) -> None:
+    def __init__(self, sampler: Any, *, seeded: bool, ahead: bool = False) -> None:
         self.sampler = sampler
+        self.ahead = ahead
         self.seeded = seeded
         self.seed = self.skip = 0
         self._latest: _IndexIterator | None = None
@@ -247,6 +249,7 @@ class _IndexIterator:
     def __init__(self, batches: _IndexBatches) -> None:
         self._inner: Iterator[Any] = iter(batches.sampler)
         self._length = batches.sampler_length()
+        self._ahead = batches.ahead
         self._seed = batches.seed if batches.seeded else None
         self._skip = batches.skip
         self._number = 0
@@ -256,12 +259,12 @@ class _IndexIterator:
 
     def __next__(self) -> Any:
         self.arrive()
-        indices = next(self._inner)
-        self._number += 1
-        if self._number == self._length:
+        if self._ahead and self._number == self._length:
             # A sampler with a generator of its own draws once more as it ends, which workers that
             # load ahead always come to, and a pass of so many batches does not.
-            self._inner = chain(list(islice(self._inner, 1)), self._inner)
+            raise StopIteration
+        indices = next(self._inner)
+        self._number += 1
         if self._seed is None:
             return indices
         return Ticket(indices, seed_of(self._seed, self._number))
@@ -289,7 +292,7 @@ class _Rebuilt:
         seeded = skips or draws_numbers(loader.dataset, loader.collate_fn)
         batched = loader.batch_sampler is not None
         sampler = loader.batch_sampler if batched else loader.sampler
-        self._indices = _IndexBatches(sampler, seeded=seeded)
+        self._indices = _IndexBatches(sampler, seeded=seeded, ahead=loader.num_workers > 0)
         dataset = loader.dataset
         if seeded:
             dataset = SeededDataset(GuardedDataset(dataset, skips=skips))
