@@ -1,11 +1,13 @@
 import os
+import warnings
 
 import pytest
 import torch
 
 from clarion.callbacks.base import Callback
+from clarion.checkpoints import async_writer
 from clarion.checkpoints.reader import read_checkpoint
-from clarion.errors import InvalidArgumentError
+from clarion.errors import CheckpointError, InvalidArgumentError
 from clarion.experiment.history import best_row, read_log
 
 
@@ -73,3 +75,32 @@ def test_a_checkpoint_is_written_while_the_training_goes_on(make, train):
     assert seen == [(1, 2), (2, 3)]
     network = read_checkpoint(experiment.checkpoint_directory).state["network"]
     assert torch.equal(network["weight"], torch.full((1, 3), 3.0))
+
+
+def test_a_write_that_failed_is_told_at_the_next_step(make, train, monkeypatch):
+    write = async_writer.write_encoded
+    calls, told = [], []
+
+    def fails_first(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise CheckpointError("no room")
+        return write(*args)
+
+    class Watch(Callback):
+        def on_epoch_begin(self, epoch_number, logs):
+            async_writer.wait_for_writes(experiment.checkpoint_directory)
+
+        def on_train_batch_end(self, batch_number, logs):
+            told.append((self.model.progress.epoch + 1, batch_number, len(caught)))
+
+    monkeypatch.setattr(async_writer, "write_encoded", fails_first)
+    experiment = make(monitoring=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(experiment, 2, callbacks=[Watch()], batch_size=4)
+    assert "no room. The training goes on" in str(caught[0].message)
+    second = [count for epoch, _, count in told if epoch == 2]
+    assert second[0] == 0
+    assert set(second[1:]) == {1}
+    assert read_checkpoint(experiment.checkpoint_directory).manifest.info["epoch"] == 2

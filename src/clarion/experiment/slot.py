@@ -16,7 +16,7 @@ __all__ = ["CheckpointSlot"]
 class CheckpointSlot:
     """Writes the training checkpoint in the background, while the directory is this training's.
 
-    An error of the disk is a warning at the next checkpoint, and an error at the end.
+    An error of the disk is a warning at the next step, and an error at the end.
 
     Args:
         directory: Where the checkpoint stands; the one before is kept beside it.

@@ -83,6 +83,7 @@ class TrainingCheckpoint(EdgeCallback):
     def at_edge(self, number: int) -> None:
         """Begin to write the checkpoint if it is time, or if the training ends in this epoch."""
         self._edge = self.model.progress.step
+        self._slot.check()
         if self.model.strategy.world_size > 1:
             return  # each rank has sums of its own, and one of them writes
         if self._goal is not None:
