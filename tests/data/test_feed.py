@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from recording import Recorder
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
 from clarion.checkpoints.random import RandomState
@@ -17,33 +18,6 @@ from clarion.data.seeding import draws_numbers
 
 def take(loader, steps, where):
     return Feed(loader).take(steps, where)
-
-
-class Recorder:
-    """An iterable that counts what is asked of it."""
-
-    def __init__(self, batches):
-        self.batches = batches
-        self.iters = self.nexts = 0
-
-    def __iter__(self):
-        self.iters += 1
-        return Iterator(self)
-
-
-class Iterator:
-    def __init__(self, recorder):
-        self.recorder = recorder
-        self.left = list(recorder.batches)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        self.recorder.nexts += 1
-        if not self.left:
-            raise StopIteration
-        return self.left.pop(0)
 
 
 # --- take ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from recording import Recorder
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -36,33 +37,6 @@ class Squares(Dataset):
 class Stream(IterableDataset):
     def __iter__(self):
         yield from ((float(i), i) for i in range(5))
-
-
-class Recorder:
-    """An iterable that counts what is asked of it."""
-
-    def __init__(self, batches):
-        self.batches = batches
-        self.iters = self.nexts = 0
-
-    def __iter__(self):
-        self.iters += 1
-        return Iterator(self)
-
-
-class Iterator:
-    def __init__(self, recorder):
-        self.recorder = recorder
-        self.left = list(recorder.batches)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        self.recorder.nexts += 1
-        if not self.left:
-            raise StopIteration
-        return self.left.pop(0)
 
 
 # --- array_loader --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from comparing import assert_equal
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -113,23 +114,6 @@ class Session:
             verbose=False,
             **options,
         )
-
-
-def assert_equal(first, second, name=""):
-    """Compare nested structures exactly, nan included."""
-    assert type(first) is type(second), name
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), name
-    elif isinstance(first, dict):
-        assert list(first) == list(second), name
-        for key in first:
-            assert_equal(first[key], second[key], f"{name}.{key}")
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second), name
-        for i, (one, other) in enumerate(zip(first, second, strict=True)):
-            assert_equal(one, other, f"{name}[{i}]")
-    else:
-        assert first == second, name
 
 
 def without_time(rows):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics
+from comparing import assert_equal
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
@@ -288,21 +289,6 @@ def result(experiment, history):
     }
 
 
-def assert_same(one, other, where=""):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for i, (left, right) in enumerate(zip(one, other, strict=True)):
-            assert_same(left, right, f"{where}[{i}]")
-    else:
-        assert one == other, where
-
-
 def uninterrupted(tmp_path, make_data, options):
     experiment = make(tmp_path / "whole")
     return result(experiment, train(experiment, make_data(), checkpoint_every=None, **options))
@@ -321,7 +307,7 @@ def check(tmp_path, make_data, options, steps=None):
         experiment = make(directory)
         history = train(experiment, make_data(), **options)
         assert experiment.model.progress.step == last
-        assert_same(whole, result(experiment, history), f"killed in step {step}: ")
+        assert_equal(whole, result(experiment, history), f"killed in step {step}: ")
 
 
 @pytest.mark.parametrize("name", ["arrays", "loader", "loader, accumulated"])
@@ -364,7 +350,7 @@ def test_workers_that_stay_change_nothing_even_after_a_resume(own, tmp_path):
             torch.manual_seed(999)
         experiment = make(directory)
         history = train(experiment, with_workers(), epochs=3)
-        assert_same(whole, result(experiment, history), f"killed in step {step}: ")
+        assert_equal(whole, result(experiment, history), f"killed in step {step}: ")
 
 
 @pytest.mark.parametrize("steps", [4, 7, 9])
@@ -384,7 +370,7 @@ def test_a_training_that_ended_inside_an_epoch_goes_on_there(name, steps, tmp_pa
     # Who does not tell its length may have another batch after any.
     is_inside = steps < BATCHES or (name == "iterable" and steps == BATCHES)
     assert [logs["epoch"] for logs in history] == ([1, 2] if is_inside else [2])
-    assert_same(whole, result(experiment, history))
+    assert_equal(whole, result(experiment, history))
 
 
 def test_killed_between_the_validations_of_an_epoch(tmp_path, monkeypatch):

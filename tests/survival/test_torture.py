@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from comparing import assert_equal
 
 from clarion.experiment.history import read_log
 
@@ -132,21 +133,6 @@ def outcome(killer):
     history = [{**logs, "time": 0} for logs in result.pop("history")]
     log = read_log(killer.directory / killer.name / "log.tsv")
     return result, history, [{**row, "time": 0} for row in log]
-
-
-def assert_equal(one, other, where=""):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_equal(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for i, (left, right) in enumerate(zip(one, other, strict=True)):
-            assert_equal(left, right, f"{where}[{i}]")
-    else:
-        assert one == other, where
 
 
 def check(killer, kills, seed):
