@@ -5,6 +5,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence
 
 from clarion import ClarionError
 from clarion.data.joining import Joiner
@@ -30,6 +31,11 @@ STRUCTURES = {
     "nothing": [None, None],
     "0-d tensors": [torch.tensor(1.0), torch.tensor(2.0)],
     "structure changes": [(torch.ones(2), torch.ones(2)), (torch.ones(2),)],
+    "keys in another order": [
+        {"a": {"b": x, "c": -x}, "d": x + 1} if n % 2 else {"d": x + 1, "a": {"c": -x, "b": x}}
+        for n, x in enumerate(sizes(4, 4, 2))
+    ],
+    "packed sequences": [pack_sequence([torch.randn(3, 2), torch.randn(1, 2)]) for _ in range(2)],
     "many": sizes(*[3] * 200),
 }
 

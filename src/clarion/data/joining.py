@@ -1,12 +1,13 @@
 """Batches joined as they come, in arrays that are made once."""
 
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise, repeat
 from operator import itemgetter
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from clarion.data.nested import concatenate, map_structure, torch_apply, torch_to_numpy
 from clarion.errors import DataError, kind_of
@@ -130,15 +131,14 @@ class Joiner:
 
     def _leaves(self, batch: Any, size: int | None) -> list[Tensor] | None:
         """Return the tensors of a batch if they go with those before; None otherwise."""
+        if self._is_first:
+            self._structure = map_structure(batch, _nothing)
         leaves: list[Any] = []
-        map_structure(batch, leaves.append)
-        structure = map_structure(batch, _nothing)
+        if not _collect(batch, self._structure, leaves):
+            return None
         if self._is_first:
             self._is_first = False
-            self._structure = structure
             self._begin(leaves, size)
-        if structure != self._structure:
-            return None
         fits = len(leaves) == len(self._columns) and all(
             column.fits(leaf) for column, leaf in zip(self._columns, leaves, strict=True)
         )
@@ -260,6 +260,32 @@ class _Column:
 
 def _nothing(leaf: Any) -> None:
     """Stand for a leaf where only the structure counts."""
+
+
+def _collect(batch: Any, structure: Any, leaves: list[Any]) -> bool:
+    """Add the leaves of a batch in the order of a structure, if it has that structure.
+
+    Args:
+        batch: A leaf, or nested lists, tuples and mappings; their keys may be in another order.
+        structure: The same of None.
+        leaves: Where they are added.
+    """
+    if isinstance(structure, dict):
+        return (
+            isinstance(batch, Mapping)
+            and len(batch) == len(structure)
+            and all(
+                key in batch and _collect(batch[key], part, leaves)
+                for key, part in structure.items()
+            )
+        )
+    if isinstance(structure, PackedSequence):
+        return False
+    if isinstance(structure, list | tuple):
+        alike = type(batch) is type(structure) and len(batch) == len(structure)
+        return alike and all(map(_collect, batch, structure, repeat(leaves)))
+    leaves.append(batch)
+    return not isinstance(batch, Mapping | list | tuple)
 
 
 def _in_order(batches: list[Any], order: Tensor) -> list[Any]:
