@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from clarion.callbacks.base import Callback
 from clarion.data.deaths import take_over_deaths
@@ -77,6 +77,18 @@ def test_the_rows_of_a_batch_that_is_loaded_at_once_are_named():
     with pytest.raises(ValueError, match="row 20") as caught:
         fitted(Batches({20}), dataloader_kwargs={"shuffle": False})
     assert "one of the rows 16, 17, 18, 19, 20, 21, 22, 23 of" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+def test_a_batch_that_a_dataset_makes_at_once_stays_as_it_is(policy):
+    class Whole(Rows):
+        def __getitems__(self, indices):
+            x, y = default_collate([self[index] for index in indices])
+            return {"x": x, "labels": y}
+
+    expected = fitted(Rows()).get_weights()
+    model = fitted(Whole(), collate_fn=lambda batch: batch, on_bad_row=policy)
+    torch.testing.assert_close(dict(model.get_weights()), dict(expected), rtol=0, atol=0)
 
 
 @workers

@@ -46,13 +46,13 @@ class GuardedDataset(Dataset[Any]):
             error.add_note(f"This happened in row {index} of the dataset.")
             raise
 
-    def __getitems__(self, indices: Sequence[Any]) -> list[Any]:
-        """Return the examples of a batch."""
+    def __getitems__(self, indices: Sequence[Any]) -> Any:
+        """Return the examples of a batch, or whatever the dataset makes of them at once."""
         # torch asks a dataset in the same way.
         several = getattr(self.dataset, "__getitems__", None)
         if several:
             try:
-                return list(several(indices))
+                return several(indices)
             except Exception as error:
                 if not self.skips:
                     rows = ", ".join(map(str, indices))
@@ -74,12 +74,14 @@ class LeaveOut:
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, examples: list[Any]) -> tuple[Any, list[list[str]]]:
+    def __call__(self, examples: Any) -> tuple[Any, list[list[str]]]:
         """Return a batch, and the bad rows as plain lists, which every loader hands on.
 
         Raises:
             DataError: If all rows are bad.
         """
+        if not isinstance(examples, list):  # a dataset has made them at once, so none is bad
+            return self.collate(examples), []
         good = [example for example in examples if not isinstance(example, BadRow)]
         bad = [list(example) for example in examples if isinstance(example, BadRow)]
         if not good:
