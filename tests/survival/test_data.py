@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import warnings
 
 import numpy as np
@@ -195,11 +196,41 @@ def test_workers_that_are_killed_are_replaced_and_nothing_differs(keeps):
     options["dataloader_kwargs"] = {"prefetch_factor": 1, "persistent_workers": keeps}
     weights = fitted(Rows(), **options).get_weight_copies()
     murder = Murder([2], epochs=(1, 2))
-    with pytest.warns(UserWarning, match=r"exit code -9\)\. Others take") as told:
+    with pytest.warns(UserWarning, match=r"exit code -9.*\)\. Others take") as told:
         model = fitted(Rows(), callbacks=[murder], **options)
     assert len(murder.killed) >= 4
     assert len(told) == 2
     assert model.network.sizes == [8] * 10
+    torch.testing.assert_close(model.get_weight_copies(), weights, rtol=0, atol=0)
+
+
+class Deadly(Rows):
+    """Rows of which one kills the process that loads it, once, at the worst moment."""
+
+    def __init__(self, flag):
+        super().__init__()
+        self.flag = flag
+
+    def __getitem__(self, index):
+        if index == 20 and not self.flag.exists():
+            self.flag.touch()
+            frame = sys._getframe()
+            while "done_event" not in frame.f_locals:
+                frame = frame.f_back
+            # A worker holds this lock whenever it asks whether its end has come.
+            frame.f_locals["done_event"]._cond.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_worker_that_is_killed_at_the_worst_moment_is_replaced_and_its_rows_named(tmp_path):
+    options = {"num_workers": 2, "dataloader_kwargs": {"shuffle": False}}
+    weights = fitted(Rows(), **options).get_weight_copies()
+    rows = r"\(exit code -9; it was to load .*rows 16, 17, 18, 19, 20, 21, 22, 23.*\)\. Others"
+    with pytest.warns(UserWarning, match=rows):
+        model = fitted(Deadly(tmp_path / "flag"), **options)
     torch.testing.assert_close(model.get_weight_copies(), weights, rtol=0, atol=0)
 
 

@@ -4,7 +4,6 @@ import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -13,8 +12,9 @@ from torch.utils.data import DataLoader, IterableDataset, MapDataPipe
 
 from clarion.data.arrays import ArrayBatches
 from clarion.data.bad_rows import BadRows, GuardedDataset, LeaveOut, without_bad_rows
-from clarion.data.deaths import take_over_deaths, the_dead
-from clarion.data.seeding import InsideWorker, SeededDataset, Ticket, draws_numbers, seed_of
+from clarion.data.deaths import ends_though_killed, take_over_deaths, the_dead
+from clarion.data.index_batches import IndexBatches, drop
+from clarion.data.seeding import InsideWorker, SeededDataset, draws_numbers
 from clarion.errors import InvalidArgumentError, kind_of
 
 __all__ = ["Reader", "reader_of"]
@@ -56,7 +56,10 @@ class Reader(Protocol):
         """How many processes load; 0 if this one does, or nobody knows."""
 
     def deaths(self) -> str:
-        """Return which workers of the traversal under way have died; empty if none has."""
+        """Return which workers of the traversal under way have died, and what they were to load.
+
+        Empty if none has.
+        """
 
     def give_up(self) -> None:
         """Let go of the workers of the traversal under way."""
@@ -129,7 +132,7 @@ class _Replayed(_InProcess):
 
     def begin(self, seed: int, skip: int) -> Iterator[Any]:
         iterator = iter(self._loader)
-        _drop(iterator, skip)
+        drop(iterator, skip)
         return iterator
 
 
@@ -189,91 +192,8 @@ class _OneShot(_InProcess):
                 "the first was.",
                 stacklevel=2,
             )
-        _drop(self, left)
+        drop(self, left)
         self._before = state["given"] - self._here
-
-
-class _IndexBatches:
-    """The batches of indices of a loader, with a seed each.
-
-    Args:
-        sampler: The user's: an iterable of batches of indices.
-        seeded: Whether they become tickets.
-        ahead: Whether workers ask for them before their time.
-    """
-
-    def __init__(self, sampler: Any, *, seeded: bool, ahead: bool = False) -> None:
-        self.sampler = sampler
-        self.ahead = ahead
-        self.seeded = seeded
-        self.seed = self.skip = 0
-        self._latest: _IndexIterator | None = None
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[Any]:
-        # torch asks twice where there are workers; the sampler is to draw its order once.
-        if self._latest is None:
-            self._latest = _IndexIterator(self)
-        return self._latest
-
-    def sampler_length(self) -> int | None:
-        """Return how many batches the sampler announces; None if it does not say."""
-        try:
-            return len(self.sampler)
-        except (TypeError, NotImplementedError):
-            return None
-
-    def begin(self, seed: int, skip: int) -> None:
-        """Begin another traversal.
-
-        Args:
-            seed: What the seeds of the batches depend on.
-            skip: How many batches to leave out.
-        """
-        self.seed, self.skip, self._latest = seed, skip, None
-
-    def arrive(self) -> None:
-        """Leave out now what is to be left out."""
-        if self._latest is not None:
-            self._latest.arrive()
-
-
-class _IndexIterator:
-    """One traversal of `_IndexBatches`.
-
-    The user's sampler is asked when torch asks, so that numbers are drawn in the same order.
-    """
-
-    def __init__(self, batches: _IndexBatches) -> None:
-        self._inner: Iterator[Any] = iter(batches.sampler)
-        self._length = batches.sampler_length()
-        self._ahead = batches.ahead
-        self._seed = batches.seed if batches.seeded else None
-        self._skip = batches.skip
-        self._number = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        self.arrive()
-        if self._ahead and self._number == self._length:
-            # A sampler with a generator of its own draws once more as it ends, which workers that
-            # load ahead always come to, and a pass of so many batches does not.
-            raise StopIteration
-        indices = next(self._inner)
-        self._number += 1
-        if self._seed is None:
-            return indices
-        return Ticket(indices, seed_of(self._seed, self._number))
-
-    def arrive(self) -> None:
-        skip, self._skip = self._skip, 0
-        if skip:
-            _drop(self._inner, skip)
-            self._number += skip
 
 
 class _Rebuilt:
@@ -292,7 +212,8 @@ class _Rebuilt:
         seeded = skips or draws_numbers(loader.dataset, loader.collate_fn)
         batched = loader.batch_sampler is not None
         sampler = loader.batch_sampler if batched else loader.sampler
-        self._indices = _IndexBatches(sampler, seeded=seeded, ahead=loader.num_workers > 0)
+        ahead = loader.num_workers * (loader.prefetch_factor or 0)
+        self._indices = IndexBatches(sampler, seeded=seeded, ahead=ahead)
         dataset = loader.dataset
         if seeded:
             dataset = SeededDataset(GuardedDataset(dataset, skips=skips))
@@ -310,6 +231,7 @@ class _Rebuilt:
             self._loader: DataLoader[Any] = DataLoader(dataset, **options)
         self.num_workers = int(loader.num_workers)
         self._workers: Sequence[Any] = ()
+        self._asked: Mapping[int, Any] = {}
         self._keeps_workers = bool(loader.num_workers and loader.persistent_workers)
         self._has_workers = False
 
@@ -325,13 +247,21 @@ class _Rebuilt:
         self._indices.arrive()
         if self.num_workers:
             self._workers = getattr(iterator, "_workers", ())
+            self._asked = getattr(iterator, "_task_info", {})
             take_over_deaths()
+            ends_though_killed(iterator)
         if self._bad_rows is not None:
             return without_bad_rows(iterator, self._bad_rows.add)
         return iterator
 
     def deaths(self) -> str:
-        return the_dead(self._workers)
+        return the_dead(self._workers, self._asked_of)
+
+    def _asked_of(self, worker: int) -> list[Any]:
+        """Return the indices of the batches that a worker was asked for and has not given."""
+        # What torch (2.13) waits for stands there without data.
+        numbers = sorted(number for number, task in self._asked.items() if task == (worker,))
+        return self._indices.under_way(numbers)
 
     def give_up(self) -> None:
         if self._keeps_workers:
@@ -375,12 +305,6 @@ def _options(loader: Any) -> dict[str, Any]:
     order = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"}
     names = [name for name in inspect.signature(DataLoader).parameters if name not in order]
     return {name: getattr(loader, name) for name in names if hasattr(loader, name)}
-
-
-def _drop(iterator: Iterator[Any], count: int) -> None:
-    """Take so many things, or as many as there are, and drop them."""
-    for _ in islice(iterator, max(0, count)):
-        pass
 
 
 def _already_given(loader: Any) -> int:
