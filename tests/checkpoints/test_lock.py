@@ -123,3 +123,19 @@ def test_a_directory_that_cannot_be_written(path, monkeypatch):
     monkeypatch.setattr(os, "open", read_only)
     with pytest.raises(CheckpointError, match=r'checkpoints" cannot be written: Read-only file sy'):
         DirectoryLock(path).acquire()
+
+
+def test_on_windows_the_file_tells_of_the_holder(path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_fcntl", None)
+    for name in ("pread", "pwrite"):
+        monkeypatch.delattr(os, name)
+    first = DirectoryLock(path).acquire()
+    first.check()
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    second = DirectoryLock(path).acquire()
+    with pytest.raises(DirectoryInUseError, match="taken over by another training: process 7 on"):
+        first.check()
+    first.release()
+    second.check()
+    second.release()
+    assert path.read_bytes() == b""

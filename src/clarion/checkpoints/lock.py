@@ -79,7 +79,7 @@ class DirectoryLock:
         """
         if self._file is None:
             return
-        found = os.pread(self._file, _CONTENT, 0)
+        found = _content_of(self._file)
         if found != self._mine:
             raise DirectoryInUseError(
                 f'"{self.path.parent}" has been taken over by another training'
@@ -91,7 +91,7 @@ class DirectoryLock:
         """Let go; without the lock do nothing."""
         if self._file is not None:
             with contextlib.suppress(OSError):
-                if os.pread(self._file, _CONTENT, 0) == self._mine:
+                if _content_of(self._file) == self._mine:
                     os.ftruncate(self._file, 0)
         self._close()
 
@@ -105,7 +105,7 @@ class DirectoryLock:
         try:
             _flock(file)
         except BlockingIOError:
-            found = os.pread(file, _CONTENT, 0)
+            found = _content_of(file)
             raise DirectoryInUseError(
                 f'Another training uses "{self.path.parent}"{_told(found)}. Wait for it, end it, '
                 "or train in another directory."
@@ -113,11 +113,12 @@ class DirectoryLock:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
                 raise  # those: a file system without locks
-        self._warn_of(os.pread(file, _CONTENT, 0))
+        self._warn_of(_content_of(file))
         content = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
         self._mine = json.dumps(content).encode()
         os.ftruncate(file, 0)
-        os.pwrite(file, self._mine, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, self._mine)
         os.fsync(file)
 
     def _warn_of(self, found: bytes) -> None:
@@ -136,6 +137,11 @@ class DirectoryLock:
         _HELD.discard(self)
         if file is not None:
             os.close(file)
+
+
+def _content_of(file: int) -> bytes:
+    os.lseek(file, 0, os.SEEK_SET)  # Windows has no os.pread
+    return os.read(file, _CONTENT)
 
 
 def _told(content: bytes) -> str:
