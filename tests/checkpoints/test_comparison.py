@@ -50,7 +50,10 @@ def test_each_place_is_told_with_what_differs():
     ]
 
 
-def test_names_may_stand_for_others():
-    then, now = {"file": "/runs/a/best"}, {"file": "/tmp/b/best"}
-    assert state_differences(then, now, renamed=("/tmp/b", "/runs/a")) == []
-    assert len(state_differences(then, now)) == 1
+def test_a_directory_may_have_had_another_name():
+    now = {"file": "best: /tmp/b/epoch-1"}
+    for text in ("best: /runs/a/epoch-1", "best: a/epoch-1", "best: /tmp/b/epoch-1"):
+        assert state_differences({"file": text}, now, moved_to="/tmp/b") == []
+    for text in ("best: /runs/a/epoch-2", "/runs/a/epoch-1", "best/epoch-1", None):
+        assert len(state_differences({"file": text}, now, moved_to="/tmp/b")) == 1
+    assert len(state_differences({"file": "best: /runs/a/epoch-1"}, now)) == 1

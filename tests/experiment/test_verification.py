@@ -1,6 +1,7 @@
 """Whether a training can be done again, and what it says where it cannot."""
 
 import json
+import os
 import random
 
 import numpy as np
@@ -53,6 +54,15 @@ def test_the_last_epoch_is_done_again(run):
     assert str(found).endswith("5 optimizer steps done again: equal, bit for bit")
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert before == after, "the experiment itself is left alone"
+
+
+def test_a_directory_may_be_called_otherwise_than_by_the_program(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_train(2)("run")
+    assert verify("run/", make_train(2)).is_equal
+    assert verify(tmp_path / "run", make_train(2)).is_equal
+    os.rename("run", "kept")
+    assert verify("kept", make_train(2)).is_equal
 
 
 def test_steps_inside_an_epoch_are_done_again(tmp_path):

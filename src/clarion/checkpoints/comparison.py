@@ -11,14 +11,14 @@ _LONGEST = 60
 
 
 def state_differences(
-    then: Mapping[str, Any], now: Mapping[str, Any], *, renamed: tuple[str, str] = ("", "")
+    then: Mapping[str, Any], now: Mapping[str, Any], *, moved_to: str = ""
 ) -> list[str]:
     """Return the places where two states differ, each with what differs there; empty if nowhere.
 
     Args:
         then: One state.
         now: The other one.
-        renamed: What stands in texts of ``now``, and what it counts as: a directory, for example.
+        moved_to: A directory in texts of ``now`` that may have any other name in those of ``then``.
 
     Example:
         >>> import torch
@@ -26,20 +26,20 @@ def state_differences(
         >>> state_differences({"a": {"w": one}, "n": 1}, {"a": {"w": other}, "n": 1})
         ['a.w: differs by up to 0.5']
     """
-    return list(_compared("", then, now, renamed))
+    return list(_compared("", then, now, moved_to))
 
 
-def _compared(name: str, then: Any, now: Any, renamed: tuple[str, str]) -> Iterator[str]:
+def _compared(name: str, then: Any, now: Any, moved_to: str) -> Iterator[str]:
     if isinstance(then, Tensor) and isinstance(now, Tensor):
         yield from _of_tensors(name, then, now)
     elif isinstance(then, Mapping) and isinstance(now, Mapping):
         for key in [*then, *(key for key in now if key not in then)]:
             place = f"{name}.{key}" if name else str(key)
-            yield from _compared(place, then.get(key), now.get(key), renamed)
+            yield from _compared(place, then.get(key), now.get(key), moved_to)
     elif _is_list(then) and _is_list(now) and len(then) == len(now):
         for i, pair in enumerate(zip(then, now, strict=True)):
-            yield from _compared(f"{name}.{i}", *pair, renamed)
-    elif not _equal(then, now.replace(*renamed) if isinstance(now, str) and renamed[0] else now):
+            yield from _compared(f"{name}.{i}", *pair, moved_to)
+    elif not _equal(then, now) and not _is_moved(then, now, moved_to):
         yield f"{name}: {_short(then)} then, {_short(now)} now"
 
 
@@ -61,6 +61,14 @@ def _equal(then: Any, now: Any) -> bool:
         return False
     both_nan = then != then and now != now
     return bool(then == now) or both_nan
+
+
+def _is_moved(then: Any, now: Any, moved_to: str) -> bool:
+    if not (moved_to and isinstance(then, str) and isinstance(now, str)):
+        return False
+    before, found, after = now.partition(moved_to)
+    long_enough = len(then) >= len(before) + len(after)
+    return bool(found) and long_enough and then.startswith(before) and then.endswith(after)
 
 
 def _short(value: Any) -> str:

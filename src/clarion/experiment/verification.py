@@ -148,7 +148,8 @@ def verify(directory: str | os.PathLike[str], train: _Train | None = None) -> Ve
         state = _trained(train, copy, end)
         for one in (end.state, state):
             one.get("under_way", {}).pop("seconds", None)  # a clock tells another time
-        differences = state_differences(end.state, state, renamed=(str(copy), str(directory)))
+        # Whatever the directory was called by the program, and then.
+        differences = state_differences(end.state, state, moved_to=str(copy))
     steps = end.manifest.info["step"] - start.manifest.info["step"]
     return Verification(checked, broken, steps, differences)
 
