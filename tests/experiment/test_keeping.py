@@ -7,6 +7,7 @@ import torch
 from clarion.callbacks.base import Callback
 from clarion.checkpoints import async_writer
 from clarion.checkpoints.reader import read_checkpoint
+from clarion.checkpoints.retention import Retention
 from clarion.errors import CheckpointError, InvalidArgumentError
 from clarion.experiment.history import best_row, read_log
 
@@ -45,6 +46,28 @@ def test_more_are_kept_on_request_and_after_a_restart_too(make, train):
         "last": 4,
         "last.previous": 3,
     }
+
+
+def test_the_best_is_kept_though_a_kill_came_right_after_it_was_written(
+    make, train, tmp_path, monkeypatch
+):
+    options = {"optimizer": {"optim": "sgd", "lr": 0.7}}
+    whole = make(tmp_path / "whole", **options)
+    train(whole, 6)
+    best = best_row(read_log(whole.log_filename), "val_loss", "min")["epoch"]
+    assert best < 6
+    apply = Retention.apply
+
+    def killed(self, last, manifest):
+        if manifest.info["epoch"] < best:
+            apply(self, last, manifest)
+
+    monkeypatch.setattr(Retention, "apply", killed)
+    train(make(**options), best)
+    monkeypatch.undo()
+    experiment = make(**options)
+    train(experiment, 6)
+    assert epochs_of(experiment)["best"] == best
 
 
 def test_without_monitoring_there_is_no_best(make, train):

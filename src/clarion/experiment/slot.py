@@ -48,6 +48,13 @@ class CheckpointSlot:
         self._hear()
         self._writer.write(state, info=info)
 
+    def catch_up(self) -> None:
+        """Keep what stands, if a kill left no time for that when it was written."""
+        directory = self._writer.directory
+        if directory.exists():
+            with self._trouble.outlived(str(directory)):
+                self._keep(Manifest.read(directory))
+
     def check(self) -> None:
         """Warn of a write that has failed; do not wait for one that is under way."""
         if self._writer.has_failed:

@@ -157,6 +157,8 @@ def _train_in(
     slot = CheckpointSlot(directory.checkpoint_directory, trouble, lock, retention)
     last = TrainingCheckpoint(slot, [*savers, *others], loaders, monitor, checkpoint_every)
     point = resume(model, directory, [*savers, *others], last, run.arguments, verbose=run.verbose)
+    if is_first_rank():
+        slot.catch_up()
     logger.append = point.epoch > 0
     own = [*savers, *_tensorboard(directory, options), *schedulers]
     callbacks = [*map(trouble.outlived_by, own), *(options.callbacks or []), last]
