@@ -10,7 +10,7 @@ from clarion.engine.diagnosis import explain, explain_backward, explain_network
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
 from clarion.engine.gates import HostCheck
-from clarion.engine.kernels import gradients_of
+from clarion.engine.gradients import gradients_of
 from clarion.engine.nonfinite import HostGuard, Unguarded
 from clarion.engine.precision import Full
 from clarion.engine.stage import Stage
@@ -36,12 +36,16 @@ class _Tight:
         self._loss = loss
         self._judge = loss.func
         self._metrics = engine.metrics
+        self._reads = False
         self._known: set[tuple[Any, ...]] = set()
 
     def _score(
         self, engine: Engine, batch: Batch, stage: Stage, number: int
     ) -> tuple[Output | None, Any]:
-        """Return the output, None for a batch of another kind; then what the network returned."""
+        """Return the output, and its loss, as a number if the guard looks at it anyway.
+
+        For a batch of another kind these are None, and what the network returned.
+        """
         target = batch.target
         try:
             prediction = self._network(*batch.args)
@@ -55,7 +59,9 @@ class _Tight:
         part = "loss"
         try:
             loss = self._judge(prediction, target)
-            self._loss.note(loss, prediction, target)
+            is_number = type(loss) is Tensor and loss.numel() == 1
+            value = loss.item() if self._reads and is_number else loss
+            self._loss.note(value, prediction, target)
             part = "metric"
             self._metrics.wait(lasting(prediction), target)
         except Exception as error:
@@ -63,7 +69,7 @@ class _Tight:
             part = part if part == "loss" else f"metric {self._metrics.failed}"
             explain(error, part, stage, number, prediction, batch)
             raise
-        return Output(prediction, loss, loss), prediction
+        return Output(prediction, loss, loss), value
 
     def _learn(self, engine: Engine, batch: Batch, given: Any, prediction: Any) -> None:
         """Take note of the kind of a batch that was scored the ordinary way.
@@ -125,7 +131,7 @@ class TightStep(_Tight):
         super().__init__(engine, loss)
         self._update = update
         self._progress = engine.progress
-        self._guarded = not isinstance(update.guard, Unguarded)
+        self._guarded = self._reads = not isinstance(update.guard, Unguarded)
         self._check = HostCheck()
         self._has_company = update.has_company
 
@@ -149,11 +155,11 @@ class TightStep(_Tight):
         direct = update.direct
         if direct is None or not batch.is_plain or not update.is_right(direct):
             return self._learning(engine, batch, stage, number)
-        output, raw = self._score(engine, batch, stage, number)
+        output, value = self._score(engine, batch, stage, number)
         if output is None:
-            return self._learning(engine, batch, stage, number, raw)
+            return self._learning(engine, batch, stage, number, value)
         loss = output.terms
-        if self._guarded and not math.isfinite(loss.item()):
+        if self._guarded and not math.isfinite(value):
             update.clear()
             return finish_step(engine, batch, stage, number, output)
         try:

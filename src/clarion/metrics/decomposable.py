@@ -86,16 +86,15 @@ class DecomposableMetric(Metric):
         """Count a batch by what the function has returned for it, as `defer` does.
 
         Args:
-            output: What the function returned; nobody may change it afterwards.
+            output: What the function returned; its only value as a number, if somebody knows it.
             y_pred: The prediction.
             y_true: The target; nobody may change it afterwards if it is small.
         """
         if self.target_weight is None or not is_small(y_true):
             self._accumulate(output, self._weigh(y_pred, y_true))
             return
-        value = lasting(output) if type(output) is Tensor else output
         waiting = self._waiting
-        waiting.append((self._values(value), y_true))
+        waiting.append((self._kept(output), y_true))
         if len(waiting) == MOST_BATCHES:
             self._fold()
 
@@ -122,9 +121,9 @@ class DecomposableMetric(Metric):
 
     def reset(self) -> None:
         """Forget all batches."""
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._weighed: list[tuple[Tensor, Tensor]] = []
-        self._total: Tensor | None = None
+        self._waiting: list[tuple[Tensor | float, Tensor]] = []
+        self._weighed: list[tuple[Tensor | float, Tensor]] = []
+        self._total: Tensor | float | None = None
         self._weight: int | float | Tensor = 0
 
     @property
@@ -136,8 +135,9 @@ class DecomposableMetric(Metric):
         self._fold()
         if self._total is None:
             return None
-        weight = torch.as_tensor(self._weight, dtype=self._total.dtype, device=self._total.device)
-        return torch.cat([self._total.reshape(-1), weight.reshape(1)])
+        total = torch.as_tensor(self._total, dtype=_dtype_of(self._total))
+        weight = torch.as_tensor(self._weight, dtype=total.dtype, device=total.device)
+        return torch.cat([total.reshape(-1), weight.reshape(1)])
 
     @sums.setter
     def sums(self, sums: Tensor | None) -> None:
@@ -161,15 +161,14 @@ class DecomposableMetric(Metric):
         self._weighed = [(value, weight) for value, weight in state["weighed"]]
 
     def _accumulate(self, output: Any, weight: int | float | Tensor) -> None:
-        value = self._values(output)
+        value = self._kept(output)
         if isinstance(weight, Tensor):
-            # A copy: whoever called may change what was returned, as in loss /= 4.
-            self._weighed.append((value.clone(), weight))
+            self._weighed.append((value, weight))
             if len(self._weighed) == MOST_BATCHES:
                 self._fold()
         elif weight:
-            self._total = torch.add(self._total_like(value), value, alpha=weight)
-            self._weight = self._weight + weight
+            wide = value.to(_dtype_of(value)) if isinstance(value, Tensor) else value
+            self._count(wide * weight, weight)
 
     def _fold(self) -> None:
         """Take what waits into the sums at once: that costs as much as to take in one of them."""
@@ -182,24 +181,35 @@ class DecomposableMetric(Metric):
             self._waiting = []
             self._take_in(values, weights_of(self.target_weight, targets))
 
-    def _take_in(self, values: Sequence[Tensor], weights: Tensor) -> None:
-        value = torch.stack(list(values)).to(accumulation_dtype(values[0].device))
+    def _take_in(self, values: Sequence[Tensor | float], weights: Tensor) -> None:
+        value = _stacked(values)
         weight = weights.to(value)
         shaped = weight.reshape(-1, *[1] * (value.ndim - 1))
         # The mean over nothing is nan: it counts nothing and must not spoil the sum.
-        parts = torch.where(shaped > 0, value * shaped, 0.0)
-        self._total = self._total_like(values[0]) + parts.sum(0)
-        self._weight = self._weight + weight.sum()
+        self._count(torch.where(shaped > 0, value * shaped, 0.0).sum(0), weight.sum())
 
-    def _total_like(self, value: Tensor) -> Tensor:
-        if self._total is None:
-            dtype = accumulation_dtype(value.device)
-            return torch.zeros(value.shape, dtype=dtype, device=value.device)
-        return self._total if self._total.device == value.device else self._total.to(value.device)
+    def _count(self, part: Tensor | float, weight: int | float | Tensor) -> None:
+        """Add what a batch, or several, amount to."""
+        total = self._total
+        if isinstance(total, Tensor) and isinstance(part, Tensor):
+            total = total.to(part.device)  # the model may have moved
+        self._total = part if total is None else total + part
+        self._weight = self._weight + weight
+
+    def _kept(self, output: Any) -> Tensor | float:
+        """Return the values of an output as they are now, shape (names,), or () for a single one.
+
+        A number stays one: that costs less than a tensor of it.
+        """
+        single = len(self.names) == 1
+        if single and isinstance(output, float):
+            return output
+        if single and isinstance(output, Tensor) and output.ndim == 0:
+            return lasting(output)
+        values = self._values(output).clone()
+        return values.reshape(()) if single else values
 
     def _values(self, output: Any) -> Tensor:
-        if isinstance(output, Tensor) and output.ndim == 0 and len(self.names) == 1:
-            return output.detach()
         if isinstance(output, Tensor):
             values = output.detach().reshape(-1)
             check_count(values.numel(), self.names)
@@ -209,6 +219,21 @@ class DecomposableMetric(Metric):
             device = next(value.device for value in listed if isinstance(value, Tensor))
             return torch.stack([torch.as_tensor(value, device=device) for value in listed])
         return torch.tensor(listed, dtype=torch.float64)
+
+
+def _stacked(values: Sequence[Tensor | float]) -> Tensor:
+    """Return the values of several batches, shape (batches, ...), in the dtype of the sums."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors:
+        return torch.tensor(values, dtype=torch.float64)
+    dtype, device = _dtype_of(tensors[0]), tensors[0].device
+    if len(tensors) < len(values):
+        tensors = [torch.as_tensor(value, dtype=dtype, device=device) for value in values]
+    return torch.stack(tensors).to(dtype)
+
+
+def _dtype_of(value: Tensor | float) -> torch.dtype:
+    return accumulation_dtype(value.device) if isinstance(value, Tensor) else torch.float64
 
 
 def convert_decomposable_metric_to_object(

@@ -97,9 +97,12 @@ def weights_of(weigh: TargetWeight, targets: Sequence[Tensor]) -> Tensor:
         Shape (targets,).
     """
     ignored = _ignored_by(weigh)
-    if ignored is not None and len(set(map(_shape, targets))) == 1:
-        together = torch.stack(list(targets))
-        if not together.is_floating_point():
+    if ignored is not None:
+        try:
+            together = torch.stack(list(targets))
+        except RuntimeError:  # they differ in shape
+            together = None
+        if together is not None and not together.is_floating_point():
             return (together.reshape(len(targets), -1) != ignored).sum(1)
     return torch.stack([torch.as_tensor(weigh(target)) for target in targets])
 
@@ -140,10 +143,6 @@ def _of_target(known: TargetWeight, _y_pred: Any, y_true: Any) -> int | float | 
 
 def _of_module(module: Any, y_true: Any) -> int | float | Tensor:
     return valid_targets(y_true, ignore_index=module.ignore_index, weight=module.weight)
-
-
-def _shape(target: Tensor) -> tuple[torch.Size, torch.dtype]:
-    return target.shape, target.dtype
 
 
 def _ignored_by(weigh: TargetWeight) -> int | None:
