@@ -125,8 +125,8 @@ class Logs(MutableMapping[str, Any]):
 
 
 def _now(value: Any) -> Any:
-    if isinstance(value, Later):
-        return value.value()
+    if type(value) is Later:
+        value = value.value()
     return value.detach() if isinstance(value, Tensor) else value
 
 

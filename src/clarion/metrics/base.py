@@ -124,8 +124,8 @@ class StreamingMetric(Metric):
         self._add(tallied)
         return self.conclude(tallied)
 
-    def alone(self, y_pred: Any, y_true: Any) -> Tensor:
-        """Return the value of one batch, which is not added to the sums."""
+    def alone(self, y_pred: Any, y_true: Any) -> Tensor | float:
+        """Return the value of one batch, which is not added to the sums; nobody waits for it."""
         return self.conclude(self.tally(y_pred, y_true))
 
     def defer(self, y_pred: Tensor, y_true: Tensor) -> None:

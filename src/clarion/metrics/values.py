@@ -47,6 +47,11 @@ def values_by_name(
     Raises:
         InvalidArgumentError: If there are more or fewer values than names.
     """
+    if len(names) == 1:  # as most have
+        if type(value) is float:
+            return {names[0]: value}
+        if isinstance(value, Tensor) and value.ndim == 0:
+            return {names[0]: value.detach()}
     return dict(zip(names, values_in_order(value, names, keys), strict=True))
 
 
