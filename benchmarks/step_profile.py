@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clarion import F1, Model, set_seeds
-from clarion.engine.kernels import gradients_of
+from clarion.engine.gradients import gradients_of
 
 BATCH_SIZE = 32
 SCORE_SIZE = 256

@@ -9,8 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 import clarion.model.base as base
 from clarion import Callback, Model
-from clarion.engine import kernels
-from clarion.engine.kernels import DirectStep, is_all_there, owned
+from clarion.engine import gradients
+from clarion.engine.gradients import is_all_there, owned
+from clarion.engine.kernels import DirectStep
 from clarion.engine.update import Update
 
 X = torch.randn(52, 6, generator=torch.Generator().manual_seed(0))
@@ -65,7 +66,7 @@ def test_gradients_that_are_one_tensor_are_changed_one_by_one(clip, monkeypatch)
 
     optimizer = {"optim": "sgd", "lr": 0.5, **clip}
     assert both(monkeypatch, Sum(), optimizer, lambda n: n.loss, go_back_by_hand) == 12
-    assert all(one.item() == 1.0 for one in kernels._ones.values())
+    assert all(one.item() == 1.0 for one in gradients._ones.values())
 
 
 def test_owned_gradients_have_memory_of_their_own():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-import clarion.engine.kernels as kernels
+import clarion.engine.gradients as gradients
 import clarion.engine.tight as tight
 import clarion.model.base as base
 from clarion import Callback, Model, NonFiniteError, StepError
 from clarion.engine.direct import DirectUpdate
-from clarion.engine.kernels import DirectStep, gradients_of
+from clarion.engine.gradients import gradients_of
+from clarion.engine.kernels import DirectStep
 from clarion.engine.update import Update
 
 X = torch.randn(52, 6, generator=torch.Generator().manual_seed(0))
@@ -241,17 +242,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(monkeypatch):
 
 
 def test_torch_still_has_the_engine_that_is_called():
-    assert kernels.find_engine() is not None
+    assert gradients.find_engine() is not None
 
 
 def test_without_the_engine_gradients_come_from_autograd_grad(monkeypatch):
     leaf, other = torch.tensor(2.0, requires_grad=True), torch.ones(3, requires_grad=True)
     first = gradients_of(leaf**2, (leaf, other))
-    monkeypatch.setattr(kernels, "_run_backward", None)
+    monkeypatch.setattr(gradients, "_run_backward", None)
     second = gradients_of(leaf**2, (leaf, other))
     assert first == second == (torch.tensor(4.0), None)
-    monkeypatch.setattr(kernels.Variable, "_execution_engine", None)
-    assert kernels.find_engine() is None
+    monkeypatch.setattr(gradients.Variable, "_execution_engine", None)
+    assert gradients.find_engine() is None
 
 
 def test_single_batches_are_trained_the_ordinary_way():

@@ -10,13 +10,8 @@ from torch.optim import Optimizer
 from clarion.callbacks.hooks import CallbackList
 from clarion.data.batch import Batch
 from clarion.distributed.strategy import Strategy
-from clarion.engine.kernels import (
-    DirectStep,
-    gradients_of,
-    has_kernels,
-    is_all_there,
-    owned,
-)
+from clarion.engine.gradients import gradients_of, is_all_there, owned
+from clarion.engine.kernels import DirectStep, has_kernels
 from clarion.engine.nonfinite import Guard
 from clarion.engine.parts import Plan, UpdatePart
 from clarion.engine.precision import Precision, ScaledMixed

@@ -1,27 +1,18 @@
-"""Gradients from autograd at first hand, and optimizer steps that are one call of a kernel."""
+"""Optimizer steps that are one call of a kernel."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import is_ as _is
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Variable
-from torch.autograd.function import BackwardCFunction
 from torch.optim import SGD, Adam, AdamW, Optimizer, optimizer as torch_optimizer
 
-__all__ = [
-    "DirectStep",
-    "Group",
-    "find_engine",
-    "gradients_of",
-    "has_kernels",
-    "is_all_there",
-    "owned",
-]
+__all__ = ["DirectStep", "Group", "has_kernels"]
 
 _NUMBERS = ("lr", "eps", "weight_decay", "momentum", "dampening")
+_RATES = ("lr", "initial_lr")
 _stride = Tensor.stride
 
 
@@ -52,6 +43,7 @@ class DirectStep:
         self._used = [p.grad is not None for p in parameters]
         self._strides = [p.stride() for p in parameters if p.grad is not None]
         self._no_grad = torch.no_grad()
+        self._looks = _looks_of(optimizer)
 
     @classmethod
     def of(cls, optimizer: Any) -> "DirectStep | None":
@@ -91,13 +83,20 @@ class DirectStep:
         Somebody may have frozen a layer, hooked into the step, put other states in place of these,
         or set an option, such as a momentum, that needs another kernel.
         """
+        looks = _looks_of(self._optimizer)
+        if len(looks) == len(self._looks) and all(map(_is, looks, self._looks)):
+            return True
         now = DirectStep.of(self._optimizer)
-        if now is None or len(now.groups) != len(self.groups):
+        if now is None or not self._works_on_that_of(now):
             return False
-        if len(now.parameters) != len(self.parameters):
+        self._looks = looks
+        return True
+
+    def _works_on_that_of(self, other: "DirectStep") -> bool:
+        if len(self.groups) != len(other.groups) or len(self.parameters) != len(other.parameters):
             return False
-        return all(map(_is, now.parameters, self.parameters)) and all(
-            one.works_on_that_of(other) for one, other in zip(self.groups, now.groups, strict=True)
+        return all(map(_is, self.parameters, other.parameters)) and all(
+            one.works_on_that_of(two) for one, two in zip(self.groups, other.groups, strict=True)
         )
 
     def fitting(self, gradients: Sequence[Tensor | None]) -> list[Tensor] | None:
@@ -137,98 +136,6 @@ class DirectStep:
                 start = end
 
 
-def gradients_of(loss: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    """Return the gradient of a loss for each parameter, None where it does not depend on it.
-
-    Args:
-        loss: The loss, of one element.
-        parameters: Leaves that require a gradient.
-    """
-    if _run_backward is None or loss.ndim:
-        return torch.autograd.grad(loss, parameters, allow_unused=True)
-    one = _ones.get((loss.dtype, loss.device))
-    if one is None:
-        one = _ones[loss.dtype, loss.device] = torch.ones_like(loss.detach())
-    gradients: tuple[Tensor | None, ...] = _run_backward(
-        (loss,), (one,), False, False, parameters, True, False
-    )
-    return gradients
-
-
-def owned(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
-    """Return gradients that may be changed in place, each laid out as its parameter is.
-
-    Autograd returns one tensor for several parameters whose gradients are equal, as those of a sum
-    are, and what `gradients_of` begins with for a parameter that is added to the loss.
-
-    Args:
-        gradients: What `gradients_of` returned.
-        parameters: What it was asked for.
-    """
-    taken = {one.data_ptr() for one in _ones.values()}
-    found: list[Tensor | None] = []
-    for gradient, parameter in zip(gradients, parameters, strict=True):
-        own = gradient
-        if own is not None:
-            if own.data_ptr() in taken or own.stride() != parameter.stride():
-                own = torch.empty_like(parameter, requires_grad=False).copy_(own)
-            taken.add(own.data_ptr())
-        found.append(own)
-    return found
-
-
-def is_all_there(loss: Tensor, parameters: Iterable[Tensor]) -> bool:
-    """Tell whether gradients for these parameters are all that going back from a loss amounts to.
-
-    They are not if it also leads to other leaves (parameters of another optimizer, inputs), or
-    through a function of the user's own in Python, which may do anything: torch's reentrant
-    checkpoints go back inside, and put gradients at parameters that the graph does not show.
-
-    Args:
-        loss: The loss; its graph may have been used already.
-        parameters: Those of the optimizer.
-    """
-    first = object()  # what stands for the variable of a node that is no leaf
-    known = {id(first), *map(id, parameters)}
-    todo: list[Any] = [loss.grad_fn]
-    seen: set[Any] = set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, BackwardCFunction):
-            if type(node).__name__ != _COMPILED:
-                return False
-        elif id(getattr(node, "variable", first)) not in known:
-            return False
-        todo += [function for function, _ in node.next_functions]
-    return True
-
-
-def find_engine() -> Callable[..., Any] | None:
-    """Return what ``torch.autograd.grad`` calls, which costs a fifth less without it around.
-
-    It is no public part of torch: if it is not there, or does not do what it did, None is returned,
-    and ``torch.autograd.grad`` itself is called.
-    """
-    run: Any = getattr(getattr(Variable, "_execution_engine", None), "run_backward", None)
-    try:
-        with torch.enable_grad():
-            leaf = torch.ones((), requires_grad=True)
-            other = torch.ones((), requires_grad=True)
-            found = run((leaf * 3.0,), (torch.ones(()),), False, False, (leaf, other), True, False)
-        works = len(found) == 2 and found[0].item() == 3.0 and found[1] is None
-    except Exception:
-        return None
-    return run if works and leaf.grad is None else None
-
-
-_COMPILED = "CompiledFunctionBackward"  # what torch.compile makes of a network
-_run_backward = find_engine()
-_ones: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-
-
 @dataclass(slots=True)
 class Group:
     """What a kernel works on.
@@ -258,7 +165,7 @@ class Group:
         return same and len(tensors) == len(others) and all(map(_is, tensors, others))
 
     def _constants(self) -> dict[str, Any]:
-        left_out = ("params", "lr", "initial_lr")
+        left_out = ("params", *_RATES)
         options = {k: v for k, v in self.options.items() if k not in left_out}
         return {"kind": self.kind, **options}
 
@@ -345,6 +252,32 @@ def _with_states(group: Group, optimizer: Any, names: list[str]) -> Group | None
     return group
 
 
+def _looks_of(optimizer: Any) -> list[Any]:
+    """Return objects, of which one is another object when something changes that steps depend on.
+
+    More may have changed than matters, but not less; rates of learning may change freely.
+    """
+    found = [vars(optimizer).get("step"), *map(bool, _hooks_of(optimizer))]
+    for options in optimizer.param_groups:
+        found += [value for name, value in options.items() if name not in _RATES]
+        found.append(type(options["lr"]))
+        for p in options["params"]:
+            after = bool(getattr(p, "_post_accumulate_grad_hooks", None))
+            found += (p, p.dtype, p.requires_grad, bool(p._backward_hooks), after)
+    for state in optimizer.state.values():
+        found += state.values()
+    return found
+
+
+def _hooks_of(optimizer: Any) -> tuple[Any, ...]:
+    return (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        torch_optimizer._global_optimizer_pre_hooks,
+        torch_optimizer._global_optimizer_post_hooks,
+    )
+
+
 def has_kernels(optimizer: Any) -> bool:
     """Tell whether an optimizer is of a class whose step kernels may be known of."""
     return type(optimizer) in (SGD, Adam, AdamW)
@@ -357,13 +290,7 @@ def _is_plain(optimizer: Any) -> bool:
     own = vars(optimizer).get("step")
     if own is not None and not _counts_only(own, type(optimizer)):
         return False
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        torch_optimizer._global_optimizer_pre_hooks,
-        torch_optimizer._global_optimizer_post_hooks,
-    )
-    return not any(hooks) and not any(
+    return not any(_hooks_of(optimizer)) and not any(
         options.get(name)
         for options in optimizer.param_groups
         for name in ("differentiable", "capturable")
