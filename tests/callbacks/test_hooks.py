@@ -4,9 +4,11 @@ from unittest.mock import MagicMock, Mock, call
 
 import pytest
 import torch
+from torch import nn
 
 from clarion.callbacks.base import ADDED_HOOKS, HOOKS, Callback
 from clarion.callbacks.hooks import CallbackList
+from clarion.model import Model
 
 
 class Heard(Callback):
@@ -224,3 +226,33 @@ def test_epoch_logs_are_the_dict_in_the_history_and_batch_logs_equal_dicts(model
     assert [one is other for one, other in zip(history, seen, strict=True)] == [True, True]
     assert history[1]["mine"] == 1.5
     assert torch.is_tensor(model.network.weight)
+
+
+class Timed(Callback):
+    def is_due(self, batch_number):
+        return batch_number % 3 == 0
+
+    def on_train_batch_end(self, batch_number, logs):
+        self.heard = [*getattr(self, "heard", []), batch_number]
+
+
+class BelowTimed(Timed):
+    """Hears of each batch: what the class above it says of itself is not said of it."""
+
+
+def fit_five_batches(*callbacks):
+    model = Model(nn.Linear(2, 1), "sgd", "mse")
+    x = torch.zeros(5, 2)
+    model.fit(x, x[:, :1], batch_size=1, epochs=1, callbacks=list(callbacks), verbose=False)
+
+
+def test_a_callback_may_hear_of_batches_at_times_only():
+    timed = Timed()
+    fit_five_batches(timed)
+    assert timed.heard == [3]
+
+
+def test_somebody_else_who_listens_hears_of_each_batch():
+    for timed, other in ((BelowTimed(), None), (Timed(), Timed())):
+        fit_five_batches(*filter(None, (timed, other)))
+        assert timed.heard == [1, 2, 3, 4, 5]

@@ -1,5 +1,6 @@
 """What a step costs in calls, operations and reads stays under a ceiling."""
 
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -59,10 +60,10 @@ def model(optimizer="sgd", metrics=("accuracy",), **options):
     return Model(network, optimizer, "cross_entropy", batch_metrics=list(metrics), **options)
 
 
-def fit_batches(steps, optimizer="sgd", callbacks=(), epochs=1, **options):
+def fit_batches(steps, optimizer="sgd", callbacks=(), epochs=1, verbose=False, **options):
     one, given = model(optimizer, **options), batches(steps)
     listed = list(callbacks)
-    return lambda: one.fit_generator(given, epochs=epochs, verbose=False, callbacks=listed)
+    return lambda: one.fit_generator(given, epochs=epochs, verbose=verbose, callbacks=listed)
 
 
 def fit_arrays(steps):
@@ -105,6 +106,17 @@ def test_a_step_costs_no_more_than_its_ceiling(name, per_step):
     assert found.calls <= ceiling.calls
     assert found.operations <= ceiling.operations
     assert found.reads <= ceiling.reads
+
+
+def test_a_progress_line_that_is_not_due_costs_one_call_a_step(per_step, tmp_path, monkeypatch):
+    hidden = per_step(fit_batches)
+    with open(tmp_path / "shown.txt", "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        shown = per_step(lambda steps: fit_batches(steps, verbose=True))
+    assert "acc" in (tmp_path / "shown.txt").read_text()
+    assert shown.calls <= hidden.calls + 1.5
+    assert shown.operations == hidden.operations
+    assert shown.reads == hidden.reads
 
 
 def test_an_epoch_costs_the_same_however_many_went_before(calls):

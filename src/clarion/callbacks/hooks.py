@@ -62,6 +62,18 @@ class CallbackList(Callback):
         """Whether some callback may read gradients or change weights inside a train pass."""
         return any(map(_acts_inside, self.callbacks))
 
+    def only_at_times(self, hook: str) -> Callable[[int], bool] | None:
+        """Return what tells of a batch whether anybody wants to hear its hook at all.
+
+        None if somebody wants every batch. A callback that does not has a method
+        ``is_due(batch_number)`` in its own class, which hears of each batch instead.
+        """
+        listeners = [callback for callback in self.callbacks if _overrides(callback, hook)]
+        if len(listeners) != 1 or "is_due" not in vars(type(listeners[0])):
+            return None
+        is_due: Callable[[int], bool] = getattr(listeners[0], "is_due")  # noqa: B009
+        return is_due
+
     def fire(self, hook: str, *args: Any) -> None:
         """Call ``hook`` of every callback that overrides it."""
         for method in self._table.get(hook, ()):

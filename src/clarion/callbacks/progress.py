@@ -98,6 +98,10 @@ class ProgressionCallback(Callback):
         every = self.show_every_n_valid_steps if self.show_on_valid else "none"
         self._begin_pass(self.params.get("valid_steps"), every)
 
+    def on_valid_end(self, logs: Mapping[str, Any]) -> None:
+        """Look at the next train step, which begins the lines of its pass anew."""
+        self._pace.next = 0.0
+
     def on_test_begin(self, logs: Mapping[str, Any]) -> None:
         """Begin the lines of an evaluation."""
         self._begin_run()
@@ -115,11 +119,18 @@ class ProgressionCallback(Callback):
             self._begin_pass(self.params.get("steps"), self.show_every_n_train_steps)
         self.on_valid_batch_end(batch_number, logs)
 
-    def on_valid_batch_end(self, batch_number: int, logs: Mapping[str, Any]) -> None:
-        """Show the line of a step, likewise."""
+    def is_due(self, batch_number: int) -> bool:
+        """Count a batch that has ended, and tell whether a line may be due.
+
+        A run that nobody else listens to asks this instead of calling the hook, which takes logs.
+        """
         self._done = batch_number
         pace = self._pace
-        if monotonic() >= pace.next or batch_number == pace.last:
+        return monotonic() >= pace.next or batch_number == pace.last
+
+    def on_valid_batch_end(self, batch_number: int, logs: Mapping[str, Any]) -> None:
+        """Show the line of a step, likewise."""
+        if self.is_due(batch_number):
             self._show_step(batch_number, logs)
 
     on_test_batch_end = on_valid_batch_end

@@ -240,6 +240,7 @@ def run_batches(
     hooks, progress = engine.hooks, engine.progress
     step = step_of(engine, stage)
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
+    is_due = hooks.only_at_times(stage.batch_end) if ends else None
     at_edge = engine.at_edge if stage.trains else None
     clock = perf_counter()
     for number, batch in enumerate(batches, start=done + 1):
@@ -248,7 +249,7 @@ def run_batches(
         output = step(engine, batch, stage, number)
         if stage.trains:
             progress.batch = number
-        if ends:
+        if ends and (is_due is None or is_due(number)):
             now = perf_counter()
             logs = _batch_logs(engine, stage, batch, output, number, now - clock)
             hooks.fire(stage.batch_end, number, logs)
