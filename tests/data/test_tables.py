@@ -169,3 +169,12 @@ def test_images_keep_their_memory_format():
     batch = next(iter(ArrayBatches(images, 4, shuffle=True)))
 
     assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["subset", "joined", "table"])
+def test_what_is_too_large_to_be_copied_is_fetched_by_a_loader(name, monkeypatch):
+    monkeypatch.setattr("clarion.data.tables._MOST_BYTES", 100)
+    loader = dataset_loader(AS_ARRAYS[name], "dataset", batch_size=4)
+    assert type(loader) is DataLoader
+    small = dataset_loader(Subset(TENSORS, [3, 1]), "dataset", batch_size=4)
+    assert type(small) is ArrayBatches

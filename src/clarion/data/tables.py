@@ -12,7 +12,7 @@ from clarion.data.nested import from_numpy, map_structure
 
 __all__ = ["arrays_of", "is_hugging_face"]
 
-_MOST_BYTES = 2**30  # of a table that is copied into memory
+_MOST_BYTES = 2**30  # of what is copied into memory
 _FORMATS = (None, "torch")
 
 
@@ -22,13 +22,14 @@ def arrays_of(dataset: Any) -> Any:
     Args:
         dataset: A dataset. Those of tensors are understood, a ``Subset`` and a ``ConcatDataset``
             of them, and those of Hugging Face whose columns are numbers, or lists of numbers that
-            are all of one length, as far as they are not transformed on the fly.
+            are all of one length, as far as they are not transformed on the fly. More than a
+            gigabyte is not copied for it: then there are none.
     """
     if type(dataset) in (TensorDataset, TorchTensorDataset):
         return tuple(dataset.tensors)
     if type(dataset) is Subset:
         whole = arrays_of(dataset.dataset)
-        if whole is None:
+        if whole is None or _bytes_per_row(whole) * len(dataset) > _MOST_BYTES:
             return None
         rows = torch.as_tensor(dataset.indices, dtype=torch.int64)
         return map_structure(whole, lambda leaf: _as_tensor(leaf)[rows])
@@ -51,6 +52,8 @@ def _joined(parts: list[Any]) -> Any:
     if not plain or len({len(part) for part in parts}) > 1:
         return None
     if any(len({(leaf.dtype, leaf.shape[1:]) for leaf in column}) > 1 for column in columns):
+        return None
+    if sum(leaf.nbytes for column in columns for leaf in column) > _MOST_BYTES:
         return None
     return tuple(torch.cat(column) for column in columns)
 
@@ -93,6 +96,12 @@ def _numbers(column: Any) -> np.ndarray | None:
         return None
     inner = _numbers(pc.list_flatten(column))
     return None if inner is None else inner.reshape(len(column), bounds["min"], *inner.shape[1:])
+
+
+def _bytes_per_row(arrays: Any) -> int:
+    sizes: list[int] = []
+    map_structure(arrays, lambda leaf: sizes.append(leaf[:1].nbytes))
+    return sum(sizes)
 
 
 def _as_tensor(leaf: Any) -> Tensor:
