@@ -1,9 +1,10 @@
 from unittest.mock import MagicMock
 
 import torch
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from clarion.data.bucketing import LengthBucketBatchSampler
+from clarion.data.generators import generators_of
 from clarion.data.order import LoaderState
 
 DATASET = TensorDataset(torch.arange(12))
@@ -58,3 +59,9 @@ def test_a_sampler_that_counts_epochs_goes_on_counting():
 def test_mocks_and_generators_have_no_state():
     sources = [MagicMock(), (x for x in ()), None]
     assert LoaderState(sources).state_dict() == {"generators": [], "epochs": []}
+
+
+def test_the_generator_of_a_sampler_inside_a_batch_sampler_is_found():
+    generator = torch.Generator()
+    batches = BatchSampler(RandomSampler(DATASET, generator=generator), 4, False)
+    assert generators_of(DataLoader(DATASET, batch_sampler=batches)) == [generator]

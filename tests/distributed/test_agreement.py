@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from clarion import Callback, EarlyStopping, Metric, MixUp, Model, set_seeds
@@ -215,24 +215,28 @@ def test_dropout_differs_between_ranks_and_nothing_else_does(ranks):
     assert_same(first[1], again[1], tolerance=0)
 
 
-def train_without_a_common_seed(own_generator):
+def train_without_a_common_seed(generator_of):
     """Every rank has its own weights, order and split; rank 0's are to count."""
     torch.manual_seed(5 + rank())
     x, y = data()
-    generator = torch.Generator().manual_seed(rank()) if own_generator else None
+    generator = torch.Generator().manual_seed(rank()) if generator_of else None
     layers = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))
     model = Model(layers, {"optim": "sgd", "lr": 0.1}, "cross_entropy")
     before = model.evaluate(x, y, verbose=False)
-    loader = DataLoader(TensorDataset(x, y), 8, shuffle=True, generator=generator)
+    rows = TensorDataset(x, y)
+    loader = DataLoader(rows, 8, shuffle=True, generator=generator)
+    if generator_of == "inner sampler":
+        sampler = RandomSampler(rows, generator=generator)
+        loader = DataLoader(rows, batch_sampler=BatchSampler(sampler, 8, False))
     model.fit(loader, epochs=2, verbose=False)
     model.fit(x, y, batch_size=8, validation_split=0.3, epochs=2, verbose=False)
     return {**weights(model), "before": before, "split": model.split_indices[1].numpy()}
 
 
-@pytest.mark.parametrize("own_generator", [False, True])
-def test_what_is_drawn_on_rank_0_counts(ranks, own_generator):
-    one = train_without_a_common_seed(own_generator)
-    several = ranks(train_without_a_common_seed, own_generator)
+@pytest.mark.parametrize("generator_of", [None, "loader", "inner sampler"])
+def test_what_is_drawn_on_rank_0_counts(ranks, generator_of):
+    one = train_without_a_common_seed(generator_of)
+    several = ranks(train_without_a_common_seed, generator_of)
 
     assert_same(one, *several)
 

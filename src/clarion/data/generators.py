@@ -1,20 +1,18 @@
 """The generators that a loader draws its order from."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from clarion.data.order import LoaderState
+
 __all__ = ["generators_of"]
 
 
-def generators_of(source: Any) -> Iterator[torch.Generator]:
-    """Yield the generators of a loader's own, and of its samplers.
+def generators_of(source: Any) -> list[torch.Generator]:
+    """Return the generators of a loader's own, and of its samplers.
 
     Args:
         source: A loader, or anything that is iterated over.
     """
-    for part in (source, getattr(source, "sampler", None), getattr(source, "batch_sampler", None)):
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator):
-            yield generator
+    return LoaderState([source]).generators

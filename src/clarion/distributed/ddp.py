@@ -17,8 +17,8 @@ from torch.utils.data.distributed import DistributedSampler
 from clarion.checkpoints.random import RandomState
 from clarion.data.batch import Batch
 from clarion.data.feed import Feed
-from clarion.data.generators import generators_of
 from clarion.data.nested import map_structure, torch_apply
+from clarion.data.order import LoaderState
 from clarion.distributed.replica import Replica
 from clarion.distributed.rows import rows_of
 from clarion.errors import DataError, InvalidArgumentError
@@ -45,7 +45,7 @@ class DDP:
         self._same_network = False
         self._warned = False
         self._shared = _states()
-        self._share_randomness(())
+        self._share_randomness(LoaderState(()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DDP, ()  # a process group cannot be copied: the copy joins it anew
@@ -72,7 +72,7 @@ class DDP:
                 "every batch itself. Leave the sampler out; batch_size counts the examples of all "
                 "ranks together."
             )
-        self._share_randomness(list(generators_of(loader)))
+        self._share_randomness(LoaderState([loader]))
         return feed
 
     def part(self, batch: Batch, number: int, where: str) -> Batch:
@@ -168,16 +168,14 @@ class DDP:
     def _group_of(self, tensor: Tensor) -> Any:
         return self._host if tensor.device.type == "cpu" else None
 
-    def _share_randomness(self, generators: Iterable[torch.Generator]) -> None:
-        listed = list(generators)
+    def _share_randomness(self, order: LoaderState) -> None:
         state = RandomState()
-        own = state.state_dict() | {"cuda": [], "generators": [g.get_state() for g in listed]}
+        own = state.state_dict() | {"cuda": [], "order": order.state_dict()}
         shared: list[Any] = [own if self.rank == 0 else None]
         dist.broadcast_object_list(shared, 0, group=self._host)
         if self.rank:
             state.load_state_dict(shared[0])
-            for generator, drawn in zip(listed, shared[0]["generators"], strict=False):
-                generator.set_state(drawn)
+            order.load_state_dict(shared[0]["order"])
 
     def _check_same_network(self, network: nn.Module) -> None:
         named = chain(network.named_parameters(), network.named_buffers())
