@@ -76,6 +76,24 @@ def test_a_disk_that_stays_full(build, train, tmp_path, in_child, assert_same):
     assert_same(resumed, whole)
 
 
+def test_another_file_that_cannot_be_written_at_the_end_is_an_error_there(build, train, tmp_path):
+    file = tmp_path / "checkpoint.optim"
+
+    class InTheWay(Callback):
+        def on_epoch_begin(self, epoch_number, logs):
+            if epoch_number == 2:
+                file.unlink()
+                file.mkdir()
+
+    told = r'The training is done, but "\S+checkpoint\.optim" could not be written'
+    with (
+        pytest.warns(UserWarning, match="The training goes on"),
+        pytest.raises(CheckpointError, match=told),
+    ):
+        train(build(tmp_path), 3, callbacks=[InTheWay()])
+    assert read_checkpoint(tmp_path / "checkpoints" / "last").manifest.info["epoch"] == 3
+
+
 def test_the_error_of_a_callback_of_ones_own_names_the_file(build, rows, tmp_path, in_child):
     def trains():
         model = build(tmp_path, HIDDEN).model

@@ -20,42 +20,44 @@ class DiskTrouble:
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, Exception] = {}
+        self._open: dict[tuple[str, str], Exception] = {}  # by file, and by the hook that writes
 
     @contextmanager
-    def outlived(self, what: str) -> Iterator[None]:
+    def outlived(self, what: str, hook: str = "") -> Iterator[None]:
         """Turn an error of the disk inside into a warning, and remember it until it is mended.
 
         Args:
             what: What is written inside.
+            hook: The hook that writes it: what another one writes does not mend it.
         """
         try:
             yield
         except MissingFileError:  # what was to be read, not written
             raise
         except (OSError, CheckpointError) as error:
-            self._open[what] = error
+            self._open[what, hook] = error
             warnings.warn(
                 f"{_described(error)} The training goes on; it ends with an error if the last try "
                 f"to write {what} fails too.",
                 stacklevel=4,
             )
         else:
-            self._open.pop(what, None)
+            self._open.pop((what, hook), None)
 
     def outlived_by(self, callback: Callback) -> Callback:
         """Return a callback that writes files, its errors of the disk outlived."""
         # Set on the object, so that it stays what it is: resuming looks callbacks up by class.
         for hook in ("on_epoch_end", "on_train_end"):
-            vars(callback)[hook] = self._outliving(callback, getattr(callback, hook))
+            vars(callback)[hook] = self._outliving(callback, hook)
         return callback
 
-    def _outliving(self, callback: Callback, hook: Callable[..., None]) -> Callable[..., None]:
+    def _outliving(self, callback: Callback, hook: str) -> Callable[..., None]:
+        method = getattr(callback, hook)
         what = str(getattr(callback, "filename", type(callback).__name__))
 
         def call(*args: Any) -> None:
-            with self.outlived(what):
-                hook(*args)
+            with self.outlived(what, hook):
+                method(*args)
 
         return call
 
@@ -69,8 +71,8 @@ class DiskTrouble:
             CheckpointError: If there is one.
         """
         for what in mended:
-            self._open.pop(what, None)
-        for what, error in self._open.items():
+            self._open.pop((what, ""), None)
+        for (what, _), error in self._open.items():
             raise CheckpointError(
                 f'The training is done, but "{what}" could not be written: {_described(error)}'
             ) from error
