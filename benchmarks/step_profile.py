@@ -1,146 +1,192 @@
-"""Where the time of a small network's step goes, part by part: training, then evaluation.
+"""Where the time of a step goes, part by part: training, evaluation, a convolutional network.
 
     python benchmarks/step_profile.py
 
-Each part is timed alone many times, and the shortest time counts: that is what it takes when
-nothing else troubles the machine. Between them lies what the parts do to each other's caches.
+Networks and data are those of ``run.py``. Whole loops run over all the data; each part is timed
+alone, many times, with everything in the cache, and the shortest time counts: that is what it takes
+when nothing else troubles the machine. What parts do to each other's caches is in "all else".
 """
 
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeAlias
 
 import torch
+from frameworks import bare
+from jobs import Job, make_job
 from jsonargparse import auto_cli
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from clarion import F1, Model, set_seeds
+from clarion import F1, Model
 from clarion.engine.gradients import gradients_of
 
-BATCH_SIZE = 32
-SCORE_SIZE = 256
+BATCHES_IN_A_BLOCK = 64
+ONE = torch.ones(())
 
-
-def network() -> nn.Module:
-    """Return the network, with the same weights each time."""
-    set_seeds(0)
-    return nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 2))
+Gradients: TypeAlias = tuple[Tensor | None, ...]
 
 
 def microseconds(run: Callable[[], object], steps: int = 1, repeats: int = 100) -> float:
     """Return the shortest time of a step, of so many that one run makes."""
-    times = timeit.repeat(run, number=max(1, 100 // steps), repeat=max(5, repeats // steps))
-    return min(times) / max(1, 100 // steps) / steps * 1e6
+    number = max(1, 100 // steps)
+    times = timeit.repeat(run, number=number, repeat=max(9, repeats // steps))
+    return min(times) / number / steps * 1e6
 
 
-def parts(x: Tensor, y: Tensor) -> dict[str, float]:
-    """Return the microseconds of each part of a step, and of whole steps."""
-    net = network()
-    parameters = tuple(net.parameters())
-    optimizer = torch.optim.SGD(parameters, lr=0.01)
-    inputs, target = x[:BATCH_SIZE], y[:BATCH_SIZE]
-    rows = torch.randperm(len(x))[:BATCH_SIZE]
-    total, right = torch.zeros(()), torch.zeros(())
+def train_parts(job: Job) -> dict[str, float]:
+    """Return the microseconds of whole steps, and of each part of one."""
+    x, y, size = job.x, job.y, job.batch_size
+    net, parameters = job.network, tuple(job.network.parameters())
+    inputs, target = x[:size], y[:size]
+    found = torch.zeros(())
+    model = Model(net, "sgd", "cross_entropy", batch_metrics=["accuracy"])
 
     def forward() -> Tensor:
         return cross_entropy(net(inputs), target)
 
-    def by_hand() -> None:
-        some, labels = x.index_select(0, rows), y.index_select(0, rows)
-        optimizer.zero_grad()
-        prediction = net(some)
-        loss = cross_entropy(prediction, labels)
-        loss.backward()
-        optimizer.step()
-        total.add_(loss.detach() * len(rows))
-        right.add_((prediction.argmax(1) == labels).sum())
-
-    gradients = list(gradients_of(forward(), parameters))
-
-    def update() -> None:
-        with torch.no_grad():
-            torch._foreach_add_(parameters, gradients, alpha=-1e-9)
-
-    def check() -> None:
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
-
-    found, one = torch.zeros(()), torch.ones(())
-    model = Model(network(), "sgd", "cross_entropy", batch_metrics=["accuracy"])
-
     def fit() -> None:
-        model.fit(x, y, batch_size=BATCH_SIZE, epochs=1, verbose=False)
+        model.fit(x, y, batch_size=size, epochs=1, verbose=False)
 
-    fit()
+    gradients = gradients_of(forward(), parameters)
     there = microseconds(forward)
     back = microseconds(lambda: gradients_of(forward(), parameters)) - there
     return {
-        "a step by hand": microseconds(by_hand),
-        "a step of fit": microseconds(fit, steps=len(x) // BATCH_SIZE),
+        "a step by hand": microseconds(lambda: bare.fit(job), job.num_steps),
+        "a step of fit": microseconds(fit, job.num_steps),
         "  network and loss": there,
         "  gradients": back,
-        "  update": microseconds(update),
-        "  check of the gradients": microseconds(check),
+        "  update": microseconds(lambda: update(parameters, gradients, 1e-9)),
+        "  check of the gradients": microseconds(lambda: check(gradients, found)),
+        "its operations in a loop": microseconds(lambda: least(job), job.num_steps),
     }
 
 
-def score_parts(x: Tensor, y: Tensor) -> dict[str, float]:
-    """Return the microseconds of each part of an evaluation with F1, and of whole batches."""
-    set_seeds(0)
-    net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 10))
-    inputs, target = x[:SCORE_SIZE], y[:SCORE_SIZE]
-    total, counts = torch.zeros(()), torch.zeros(100, dtype=torch.int64)
-    number = len(x) // SCORE_SIZE
+def least(job: Job) -> None:
+    """Do what `fit` does for the same values, and nothing that it does for anybody else."""
+    net, parameters = job.network, tuple(job.network.parameters())
+    found = torch.zeros(())
+    kept: list[tuple[float, Tensor, Tensor]] = []
+    for inputs, target in blocks(job.x, job.y, job.batch_size):
+        prediction = net(inputs)
+        loss = cross_entropy(prediction, target)
+        value = loss.item()
+        gradients = gradients_of(loss, parameters)
+        check(gradients, found)
+        update(parameters, gradients, 0.01)
+        kept.append((value, prediction.detach(), target))
+        if len(kept) == BATCHES_IN_A_BLOCK:
+            losses, guesses, truths = zip(*kept, strict=True)
+            torch.tensor(losses, dtype=torch.float64).sum()
+            (torch.cat(guesses).argmax(1) == torch.cat(truths)).sum()
+            kept = []
+
+
+def check(gradients: Gradients, found: Tensor) -> None:
+    """Raise an error unless all gradients are finite."""
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, ONE)
+    if found.item():
+        raise ValueError("a gradient is not finite")
+
+
+def update(parameters: tuple[Tensor, ...], gradients: Gradients, lr: float) -> None:
+    """Take a step of gradient descent."""
+    with torch.no_grad():
+        torch._foreach_add_(parameters, gradients, alpha=-lr)
+
+
+def blocks(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield shuffled batches, gathered a block at a time."""
+    for rows in torch.randperm(len(x)).split(size * BATCHES_IN_A_BLOCK):
+        inputs, target = x.index_select(0, rows), y.index_select(0, rows)
+        yield from zip(inputs.split(size), target.split(size), strict=True)
+
+
+def score_parts(job: Job) -> dict[str, float]:
+    """Return the microseconds of whole batches of an evaluation with F1, and of each part."""
+    x, y, size = job.x, job.y, job.batch_size
+    net = job.network.eval()
+    inputs, target = x[:size], y[:size]
+    number = -(-len(x) // size)
 
     def forward() -> Tensor:
         return cross_entropy(net(inputs), target)
 
-    def by_hand() -> None:
-        for start in range(0, len(x), SCORE_SIZE):
-            labels = y[start : start + SCORE_SIZE]
-            prediction = net(x[start : start + SCORE_SIZE])
-            total.add_(cross_entropy(prediction, labels) * len(labels))
-            counts.add_(torch.bincount(labels * 10 + prediction.argmax(1), minlength=100))
-
     prediction = net(inputs).detach()
-    block = prediction.repeat(64, 1)
-    metric, labels = F1(), target.repeat(64)
+    block, labels = prediction.repeat(BATCHES_IN_A_BLOCK, 1), target.repeat(BATCHES_IN_A_BLOCK)
+    metric = F1()
     model = Model(net, None, "cross_entropy", epoch_metrics=["f1"])
 
     def evaluate() -> None:
-        model.evaluate(x, y, batch_size=SCORE_SIZE, verbose=False)
+        model.evaluate(x, y, batch_size=size, verbose=False)
 
-    evaluate()
     with torch.no_grad():
+        counting = microseconds(lambda: metric.tally(block, labels)) / BATCHES_IN_A_BLOCK
         return {
-            "a batch by hand": microseconds(by_hand, steps=number),
-            "a batch of evaluate": microseconds(evaluate, steps=number),
+            "a batch by hand": microseconds(lambda: bare.evaluate(job), number),
+            "a batch of evaluate": microseconds(evaluate, number),
             "  network and loss": microseconds(forward),
-            "  F1, 64 batches at once": microseconds(lambda: metric.tally(block, labels)) / 64,
+            "  F1, 64 batches at once": counting,
             "  copy of the prediction": microseconds(prediction.clone),
             "  copy of the inputs": microseconds(inputs.clone),
         }
 
 
+def image_parts(job: Job) -> dict[str, float]:
+    """Return the microseconds of a step of a convolutional network with Adam, and of its parts."""
+    net = job.network
+    inputs, target = job.x[: job.batch_size], job.y[: job.batch_size]
+    parameters = list(net.parameters())
+    plain = torch.optim.Adam(parameters, lr=1e-9)
+    fused = torch.optim.Adam(parameters, lr=1e-9, fused=True)
+
+    def gradients() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        cross_entropy(net(inputs), target).backward()
+
+    def by_hand() -> None:
+        gradients()
+        plain.step()
+
+    def with_fused() -> None:
+        gradients()
+        fused.step()
+
+    return {
+        "a step by hand": microseconds(by_hand, repeats=5),
+        "a step, fused Adam": microseconds(with_fused, repeats=5),
+        "  network and gradients": microseconds(gradients, repeats=5),
+        "  fused Adam": microseconds(fused.step),
+        "Adam as it is by default": microseconds(plain.step),
+    }
+
+
 def show(found: dict[str, float]) -> None:
-    """Print a table; the first entry is the yardstick, the second one the whole."""
-    yardstick, whole, *inside = found.values()
-    found["  all else"] = whole - sum(inside)
+    """Print a table; the first entry is the yardstick, the second the sum of the indented ones."""
+    yardstick, whole, *_ = found.values()
+    left = whole - sum(value for name, value in found.items() if name.startswith(" "))
     for name, value in found.items():
-        print(f"{name:<26}{value:8.1f} us{value / yardstick:8.2f}")
+        if left and not name.startswith(" ") and value not in (yardstick, whole):
+            _line("  all else", left, yardstick)
+            left = 0.0
+        _line(name, value, yardstick)
+    if left:
+        _line("  all else", left, yardstick)
     print()
 
 
-def main(examples: int = 64_000) -> None:
-    """Measure and print two tables.
+def _line(name: str, value: float, yardstick: float) -> None:
+    print(f"{name:<26}{value:8.1f} us{value / yardstick:8.2f}")
 
-    Args:
-        examples: Rows of data.
-    """
+
+def main() -> None:
+    """Measure and print three tables."""
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(examples, 20, generator=generator)
-    show(parts(x, (x[:, 0] * x[:, 1] > 0).long()))
-    show(score_parts(x, torch.randint(0, 10, (examples,), generator=generator)))
+    show(train_parts(replace(make_job("arrays"), epochs=1)))
+    show(score_parts(make_job("scoring", 0.5)))
+    show(image_parts(make_job("images", 0.1)))
 
 
 if __name__ == "__main__":
