@@ -74,7 +74,8 @@ class Feed:
         self._failed = self._order_before = None
         iterator = self._first_iterator(steps, epoch)
         # Who draws from a generator of its own may have drawn for a batch that fails.
-        keeps_order = self._remembers and self._reader.by_index and self._order.draws
+        by_index = self._reader.by_index
+        keeps_order = self._remembers and by_index and self._order.draws
         kills = 0
         while steps is None or self._given < steps:
             if keeps_order:
@@ -92,13 +93,14 @@ class Feed:
                 _note_loading(error, self._given + 1, where)
                 kills += 1
                 if not self._outlives(error, kills):
-                    self._failed = self._given if self._reader.by_index else None
+                    self._failed = self._given if by_index else None
                     raise
                 iterator = iter(())  # the other workers end before new ones begin
                 iterator = self._begun_again(self._order.state_dict())
                 continue
             finally:
-                leave_seed()
+                if by_index:  # only there batches have seeds
+                    leave_seed()
             self._given += 1
             self._since_start += 1
             yield raw

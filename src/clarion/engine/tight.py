@@ -11,6 +11,7 @@ from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
 from clarion.engine.gates import HostCheck
 from clarion.engine.gradients import gradients_of
+from clarion.engine.kernels import DirectStep
 from clarion.engine.nonfinite import HostGuard, Unguarded
 from clarion.engine.precision import Full
 from clarion.engine.stage import Stage
@@ -134,6 +135,8 @@ class TightStep(_Tight):
         self._guarded = self._reads = not isinstance(update.guard, Unguarded)
         self._check = HostCheck()
         self._has_company = update.has_company
+        # Only where callbacks act inside a pass there is more to ask.
+        self._is_right = update.is_right if update.shares_gradients else DirectStep.is_current
 
     @classmethod
     def of(cls, engine: Engine) -> "TightStep | None":
@@ -153,7 +156,7 @@ class TightStep(_Tight):
         """Run a batch forward and backward, and update the weights."""
         update = self._update
         direct = update.direct
-        if direct is None or not batch.is_plain or not update.is_right(direct):
+        if direct is None or not batch.is_plain or not self._is_right(direct):
             return self._learning(engine, batch, stage, number)
         output, value = self._score(engine, batch, stage, number)
         if output is None:
