@@ -256,3 +256,10 @@ def test_somebody_else_who_listens_hears_of_each_batch():
     for timed, other in ((BelowTimed(), None), (Timed(), Timed())):
         fit_five_batches(*filter(None, (timed, other)))
         assert timed.heard == [1, 2, 3, 4, 5]
+
+
+def test_a_hook_of_a_single_object_hears_of_each_batch():
+    timed, heard = Timed(), []
+    timed.on_train_batch_end = lambda batch_number, logs: heard.append(batch_number)
+    fit_five_batches(timed)
+    assert heard == [1, 2, 3, 4, 5]

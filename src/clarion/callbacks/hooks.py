@@ -68,10 +68,12 @@ class CallbackList(Callback):
         None if somebody wants every batch. A callback that does not has a method
         ``is_due(batch_number)`` in its own class, which hears of each batch instead.
         """
-        listeners = [callback for callback in self.callbacks if _overrides(callback, hook)]
+        listeners: list[Any] = [one for one in self.callbacks if _overrides(one, hook)]
         if len(listeners) != 1 or "is_due" not in vars(type(listeners[0])):
             return None
-        is_due: Callable[[int], bool] = getattr(listeners[0], "is_due")  # noqa: B009
+        if hook in getattr(listeners[0], "__dict__", {}):  # somebody put another one in its place
+            return None
+        is_due: Callable[[int], bool] = listeners[0].is_due
         return is_due
 
     def fire(self, hook: str, *args: Any) -> None:
