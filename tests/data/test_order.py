@@ -4,7 +4,6 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from clarion.data.bucketing import LengthBucketBatchSampler
-from clarion.data.generators import generators_of
 from clarion.data.order import LoaderState
 
 DATASET = TensorDataset(torch.arange(12))
@@ -64,4 +63,5 @@ def test_mocks_and_generators_have_no_state():
 def test_the_generator_of_a_sampler_inside_a_batch_sampler_is_found():
     generator = torch.Generator()
     batches = BatchSampler(RandomSampler(DATASET, generator=generator), 4, False)
-    assert generators_of(DataLoader(DATASET, batch_sampler=batches)) == [generator]
+    (state,) = LoaderState([DataLoader(DATASET, batch_sampler=batches)]).state_dict()["generators"]
+    assert torch.equal(state, generator.get_state())

@@ -18,6 +18,7 @@ from clarion import (
     Experiment,
     ExponentialLR,
     InvalidArgumentError,
+    LengthBucketBatchSampler,
     LRSchedulerCheckpoint,
     Model,
     ModelCheckpoint,
@@ -155,6 +156,15 @@ def test_a_dry_run_changes_nothing_in_the_training_after_it():
         model.fit(x, y, (x, y), epochs=3, **options)
         weights.append(model.network.state_dict())
     assert same(dict(weights[0]), dict(weights[1]))
+
+
+def test_a_sampler_that_counts_epochs_goes_on_where_it_was():
+    x, y = make_data()
+    lengths = [1 + i % 5 for i in range(len(x))]
+    sampler = LengthBucketBatchSampler(lengths, batch_size=4, window=1, seed=3)
+    loader = DataLoader(TorchTensorDataset(x, y), batch_sampler=sampler)
+    make_model().fit_generator(loader, loader, dry_run=True, verbose=False)
+    assert sampler.epoch == 1
 
 
 def test_every_stage_and_every_hook_is_touched_with_one_batch():

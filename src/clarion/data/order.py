@@ -23,11 +23,6 @@ class LoaderState:
         self._counters = [part for part in found.values() if _counts_epochs(part)]
 
     @property
-    def generators(self) -> list[torch.Generator]:
-        """The generators among them."""
-        return self._generators
-
-    @property
     def draws(self) -> bool:
         """Whether there are generators among them."""
         return bool(self._generators)

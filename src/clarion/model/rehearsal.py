@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from clarion.callbacks.base import Callback
 from clarion.callbacks.hooks import CallbackList
 from clarion.checkpoints.random import preserved_random_state
-from clarion.data.generators import generators_of
+from clarion.data.order import LoaderState
 from clarion.errors import DataError
 from clarion.loggers.mlflow import MLFlowLogger
 from clarion.loggers.notification import NotificationCallback
@@ -56,18 +56,18 @@ def first_batches(loader: Iterable[Any], count: int, name: str) -> list[Any]:
 
 @contextmanager
 def preserved_order(sources: Iterable[Any]) -> Iterator[None]:
-    """Leave all random states, those of the loaders' own generators too, as they were.
+    """Leave all random states, and the order of what the loaders give next, as they were.
 
     Args:
         sources: The loaders.
     """
-    generators = [(g, g.get_state()) for source in sources for g in generators_of(source)]
+    order = LoaderState(sources)
+    before = order.state_dict()
     with preserved_random_state():
         try:
             yield
         finally:
-            for generator, drawn in generators:
-                generator.set_state(drawn)
+            order.load_state_dict(before)
 
 
 @contextmanager
