@@ -347,6 +347,20 @@ def test_workers_that_stay_are_those_of_the_pass_before():
     loader = DataLoader(Pids(), batch_size=2, num_workers=1, persistent_workers=True)
     first, second = (set(torch.cat(loaded(loader, epoch)).tolist()) for epoch in (1, 2))
     assert first == second
+    twice = set(torch.cat(list(take(loader, 4, "the train loader"))).tolist())
+    assert twice == first
+
+
+def test_a_traversal_inside_another_one_of_a_loader_whose_workers_stay_leaves_it_alone():
+    rows = torch.arange(8)
+    loader = DataLoader(rows, batch_size=2, num_workers=1, persistent_workers=True)
+    outer, inner = Feed(loader), Feed(loader)
+    found = []
+    for batch in outer.take(None, "the outer loader"):
+        found.append(batch.tolist())
+        inside = [one.tolist() for one in inner.take(None, "the inner loader")]
+        assert inside == rows.view(4, 2).tolist()
+    assert found == rows.view(4, 2).tolist()
 
 
 class Pids(Dataset):

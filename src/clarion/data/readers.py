@@ -2,10 +2,10 @@
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, MapDataPipe
@@ -89,7 +89,7 @@ def reader_of(loader: Any, bad_rows: BadRows | None = None) -> Reader:
     if hasattr(type(loader), "state_dict") and hasattr(type(loader), "load_state_dict"):
         return _Stateful(loader)
     if _can_be_rebuilt(loader):
-        return _rebuilt(loader)
+        return _Lasting(loader) if loader.persistent_workers else _Rebuilt(loader)
     if hasattr(type(loader), "__next__"):
         return _OneShot(loader)
     return _Replayed(loader)
@@ -234,6 +234,13 @@ class _Rebuilt:
         self._asked: Mapping[int, Any] = {}
         self._keeps_workers = bool(loader.num_workers and loader.persistent_workers)
         self._has_workers = False
+        self._traversal: Callable[[], Any] = _nothing
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no traversal is under way."""
+        traversal = self._traversal()
+        return traversal is None or inspect.getgeneratorstate(traversal) == inspect.GEN_CLOSED
 
     def begin(self, seed: int, skip: int) -> Iterator[Any]:
         self._indices.begin(seed, skip)
@@ -252,7 +259,11 @@ class _Rebuilt:
             ends_though_killed(iterator)
         if self._bad_rows is not None:
             return without_bad_rows(iterator, self._bad_rows.add)
-        return iterator
+        if not self._keeps_workers:
+            return iterator
+        traversal = _passed_on(iterator)
+        self._traversal = ref(traversal)
+        return traversal
 
     def deaths(self) -> str:
         return the_dead(self._workers, self._asked_of)
@@ -266,7 +277,7 @@ class _Rebuilt:
     def give_up(self) -> None:
         if self._keeps_workers:
             self._loader._iterator = None
-            self._has_workers = False
+            self._has_workers, self._traversal = False, _nothing
 
     def state_dict(self, *, inside: bool) -> dict[str, Any]:
         return {}
@@ -275,16 +286,47 @@ class _Rebuilt:
         pass
 
 
-_kept: WeakKeyDictionary[Any, _Rebuilt] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Any, list[_Rebuilt]] = WeakKeyDictionary()
 """What was built for loaders whose workers stay from one call to the next."""
 
 
-def _rebuilt(loader: Any) -> _Rebuilt:
-    if not loader.persistent_workers:
-        return _Rebuilt(loader)
-    if loader not in _kept:
-        _kept[loader] = _Rebuilt(loader)
-    return _kept[loader]
+class _Lasting(_InProcess):
+    """A ``DataLoader`` whose workers stay; a traversal inside another one has its own.
+
+    Args:
+        loader: The user's loader.
+    """
+
+    by_index = True
+
+    def __init__(self, loader: Any) -> None:
+        self._user_loader = loader
+        self.num_workers = int(loader.num_workers)
+        self._rebuilt: _Rebuilt | None = None
+
+    def begin(self, seed: int, skip: int) -> Iterator[Any]:
+        built = _kept.setdefault(self._user_loader, [])
+        self._rebuilt = next((one for one in built if one.is_free), None)
+        if self._rebuilt is None:
+            self._rebuilt = _Rebuilt(self._user_loader)
+            built.append(self._rebuilt)
+        return self._rebuilt.begin(seed, skip)
+
+    def deaths(self) -> str:
+        return "" if self._rebuilt is None else self._rebuilt.deaths()
+
+    def give_up(self) -> None:
+        if self._rebuilt is not None:
+            self._rebuilt.give_up()
+
+
+def _passed_on(iterator: Iterator[Any]) -> Iterator[Any]:
+    """Yield what an iterator gives; unlike the iterator, this is gone when nobody uses it."""
+    yield from iterator
+
+
+def _nothing() -> None:
+    return None
 
 
 def _can_be_rebuilt(loader: Any) -> bool:
