@@ -244,7 +244,7 @@ def test_workers_that_are_killed_again_and_again_end_the_training(monkeypatch):
     ):
         fitted(Rows(), callbacks=[Murder(range(2, 40))], **options)
     told = " ".join(caught.value.__notes__)
-    assert "1 times in this pass others have taken its place. Often memory has run out" in told
+    assert "; once in this pass others have taken its place. Often memory has run out" in told
     assert "the train loader in epoch 1 was asked for batch" in told
 
 

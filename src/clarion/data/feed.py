@@ -203,8 +203,9 @@ class Feed:
             return False
         told = f"A process that loads data has died: {dead}"
         if kills > KILLS_OUTLIVED:
+            times = "once" if KILLS_OUTLIVED == 1 else f"{KILLS_OUTLIVED} times"
             error.add_note(
-                f"{told}; {KILLS_OUTLIVED} times in this pass others have taken its place. Often "
+                f"{told}; {times} in this pass others have taken its place. Often "
                 "memory has run out, or /dev/shm is too small: take fewer workers, or smaller "
                 "batches."
             )
