@@ -9,7 +9,7 @@ from torch import nn
 import clarion.engine.gradients as gradients
 import clarion.engine.tight as tight
 import clarion.model.base as base
-from clarion import Callback, Model, NonFiniteError, StepError
+from clarion import Callback, Model, NonFiniteError, ProgressionCallback, StepError
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.gradients import gradients_of
 from clarion.engine.kernels import DirectStep
@@ -315,6 +315,13 @@ def test_the_tight_step_equals_the_ordinary_one(options, monkeypatch):
     )
 
 
+class Heard(Callback):
+    """Does nothing, but who knows."""
+
+    def on_train_batch_end(self, batch_number, logs):
+        pass
+
+
 class Logs(Callback):
     def __init__(self):
         self.logs, self.gradients = [], []
@@ -353,9 +360,30 @@ def test_what_is_not_of_the_commonest_kind_takes_the_ordinary_step(options, monk
     run(monkeypatch, is_tight=True, **options)
 
 
+def test_the_tight_step_where_each_batch_uses_other_parameters(monkeypatch):
+    options = {"network": Towers(), "optimizer": {"optim": "sgd", "momentum": 0.9}}
+    options["callbacks"] = [Heard()]
+    model, history, ordinary = run(monkeypatch, is_tight=True, **options)
+    other, expected, _ = run(monkeypatch, is_tight=False, **options)
+    assert len(ordinary) < 7
+    assert history == expected
+    assert_equal_state(model, other)
+
+
+def test_a_hook_put_on_a_callback_that_only_watches_may_act(monkeypatch):
+    models, network = [], small()
+    for is_tight in (True, False):
+        display = ProgressionCallback()
+        meddle = Meddle.on_train_batch_end
+        monkeypatch.setattr(display, "on_train_batch_end", meddle.__get__(display))
+        models.append(run(monkeypatch, is_tight=is_tight, network=network, callbacks=[display])[0])
+    assert_equal_state(*models)
+
+
 @pytest.mark.parametrize("policy", ["skip", "stop"])
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
-def test_the_tight_step_leaves_out_what_is_not_finite(policy, bad, monkeypatch):
+@pytest.mark.parametrize("callbacks", [[], [Heard()]], ids=["alone", "callback"])
+def test_the_tight_step_leaves_out_what_is_not_finite(policy, bad, callbacks):
     class Root(nn.Module):
         """Its gradient is infinite where an input is 0, and its output is not."""
 
@@ -373,12 +401,14 @@ def test_the_tight_step_leaves_out_what_is_not_finite(policy, bad, monkeypatch):
     before = copy.deepcopy(network.state_dict())
     model = Model(network, "sgd", "cross_entropy", batch_metrics=["acc"], on_nonfinite=policy)
     generator = list(zip(x.split(4), Y.split(4), strict=True))
+    options = {"epochs": 1, "verbose": False, "callbacks": callbacks}
     if policy == "stop":
-        with pytest.raises(NonFiniteError, match="batch 8"):
-            model.fit_generator(generator, epochs=1, verbose=False)
+        told = "The loss is nan" if bad == "loss" else "A gradient is not finite"
+        with pytest.raises(NonFiniteError, match=rf"{told} .*train batch 8\)"):
+            model.fit_generator(generator, **options)
     else:
         with pytest.warns(UserWarning, match="1 optimizer step left out"):
-            model.fit_generator(generator, epochs=1, verbose=False)
+            model.fit_generator(generator, **options)
         assert model.progress.step == 13
         assert model.progress.skipped == 1
     assert all(p.isfinite().all() for p in network.parameters())

@@ -170,14 +170,15 @@ class TightStep(_Tight):
         except Exception as error:
             explain_backward(error, loss, stage, number)
             raise
+        if update.shares_gradients:
+            update.share()
         gradients = direct.fitting(update.gradients)
         if gradients is None or (self._guarded and self._check.is_bad(gradients)):
             update.clear()
             update.guard.watch(loss, batch, number)
+            update.share()  # an error looks for the bad ones there
             update.apply()
             return output
-        if update.shares_gradients:
-            update.share()
         if not self._has_company:
             direct(gradients)
             self._progress.step += 1
