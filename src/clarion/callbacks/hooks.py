@@ -165,8 +165,9 @@ def _overrides(callback: object, hook: str) -> bool:
 def _acts_inside(callback: object) -> bool:
     if isinstance(callback, CallbackList):
         return callback.acts_inside
-    # Said by the class itself: one below it may do more.
-    if vars(type(callback)).get("only_watches") is True:
+    # Said by the class itself: one below it may do more, and so may a hook put on an object.
+    own = getattr(callback, "__dict__", {})
+    if vars(type(callback)).get("only_watches") is True and not any(h in own for h in _INSIDE):
         return False
     return any(_overrides(callback, hook) for hook in _INSIDE)
 
