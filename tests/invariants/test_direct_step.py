@@ -383,7 +383,11 @@ def test_a_hook_put_on_a_callback_that_only_watches_may_act(monkeypatch):
 @pytest.mark.parametrize("policy", ["skip", "stop"])
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
 @pytest.mark.parametrize("callbacks", [[], [Heard()]], ids=["alone", "callback"])
-def test_the_tight_step_leaves_out_what_is_not_finite(policy, bad, callbacks):
+@pytest.mark.parametrize("is_tight", [True, False])
+def test_fast_steps_leave_out_what_is_not_finite(policy, bad, callbacks, is_tight, monkeypatch):
+    if not is_tight:
+        monkeypatch.setattr(tight.TightStep, "of", lambda engine: None)
+
     class Root(nn.Module):
         """Its gradient is infinite where an input is 0, and its output is not."""
 

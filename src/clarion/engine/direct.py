@@ -5,17 +5,12 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
 
-from clarion.callbacks.hooks import CallbackList
 from clarion.data.batch import Batch
-from clarion.distributed.strategy import Strategy
 from clarion.engine.gradients import gradients_of, is_all_there, owned
 from clarion.engine.kernels import DirectStep, has_kernels
-from clarion.engine.nonfinite import Guard
-from clarion.engine.parts import Plan, UpdatePart
-from clarion.engine.precision import Precision, ScaledMixed
-from clarion.engine.state import Progress
+from clarion.engine.parts import Plan
+from clarion.engine.precision import ScaledMixed
 from clarion.engine.update import Update
 
 __all__ = ["DirectUpdate"]
@@ -42,24 +37,12 @@ class DirectUpdate(Update):
         shares_gradients: Whether somebody may look at the gradients.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        precision: Precision,
-        hooks: CallbackList,
-        progress: Progress,
-        parts: Sequence[UpdatePart] = (),
-        guard: Guard | None = None,
-        strategy: Strategy | None = None,
-    ) -> None:
-        super().__init__(optimizer, precision, hooks, progress, parts, guard, strategy)
-        self._is_meddled_with = hooks.acts_inside
-        reads = any(part.reads_gradients for part in parts)
-        self.shares_gradients = reads or self._is_meddled_with
-        self.is_possible = False
-        self._is_due = False
-        self.direct: DirectStep | None = None
-        self.gradients: Sequence[Tensor | None] = ()
+    direct: DirectStep | None = None
+    gradients: Sequence[Tensor | None] = ()
+    is_possible = False
+    shares_gradients = False
+    _is_meddled_with = False
+    _is_due = False
 
     @property
     def is_undisturbed(self) -> bool:
@@ -75,6 +58,9 @@ class DirectUpdate(Update):
     def begin(self, plan: Plan) -> None:
         """Prepare for a training."""
         super().begin(plan)
+        self._is_meddled_with = self._hooks.acts_inside
+        reads = any(part.reads_gradients for part in self._parts)
+        self.shares_gradients = reads or self._is_meddled_with
         several = self.window is not None or plan.batches_per_step > 1
         scaled = isinstance(self._precision, ScaledMixed)
         between = self._is_meddled_with and any(hook in self._hooks for hook in _BEFORE)
@@ -123,7 +109,7 @@ class DirectUpdate(Update):
             self.share()
             gradients = [g for g in self.gradients if g is not None]
             take = partial(self._precision.step, self.optimizer)
-        self.guard.step(gradients, self.optimizer, self._precision, take)
+        self.guard.step(gradients, self.optimizer, self._precision, take, self.share)
         self.finish(step)
 
     def end_pass(self) -> None:

@@ -62,7 +62,12 @@ class Guard(Protocol):
         """Look at the loss of a batch, before it is run backward."""
 
     def step(
-        self, gradients: list[Tensor], optimizer: Optimizer, precision: Precision, take: Take
+        self,
+        gradients: list[Tensor],
+        optimizer: Optimizer,
+        precision: Precision,
+        take: Take,
+        show: Take | None = None,
     ) -> None:
         """Take the optimizer step, or leave it out.
 
@@ -71,6 +76,8 @@ class Guard(Protocol):
             optimizer: The optimizer.
             precision: What hears of a step that is left out.
             take: What takes the step.
+            show: What puts the gradients at their parameters, if they are not there: an error
+                looks for the bad ones.
         """
 
     def settle(self) -> None:
@@ -99,7 +106,12 @@ class Unguarded:
         """Do nothing."""
 
     def step(
-        self, gradients: list[Tensor], optimizer: Optimizer, precision: Precision, take: Take
+        self,
+        gradients: list[Tensor],
+        optimizer: Optimizer,
+        precision: Precision,
+        take: Take,
+        show: Take | None = None,
     ) -> None:
         """Take the step."""
         take()
@@ -162,7 +174,12 @@ class HostGuard:
             raise scene.stop(self._bad)
 
     def step(
-        self, gradients: list[Tensor], optimizer: Optimizer, precision: Precision, take: Take
+        self,
+        gradients: list[Tensor],
+        optimizer: Optimizer,
+        precision: Precision,
+        take: Take,
+        show: Take | None = None,
     ) -> None:
         """Take the step if losses and gradients are finite, on every rank.
 
@@ -184,6 +201,8 @@ class HostGuard:
             if suspect is None:
                 batch, number = self._last or (None, 0)
                 suspect = Suspect(None, batch, number, scene.progress.step + 1)
+            if show is not None:
+                show()
             error = scene.stop(suspect)
             scene.statistics.put_back()
             raise error
@@ -245,7 +264,12 @@ class DeviceGuard:
             self._batches.append(Suspect(None, kept, number, scene.progress.step + 1))
 
     def step(
-        self, gradients: list[Tensor], optimizer: Optimizer, precision: Precision, take: Take
+        self,
+        gradients: list[Tensor],
+        optimizer: Optimizer,
+        precision: Precision,
+        take: Take,
+        show: Take | None = None,
     ) -> None:
         """Take the step unless the device finds something that is not finite."""
         scene = self._scene

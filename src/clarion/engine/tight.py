@@ -176,7 +176,6 @@ class TightStep(_Tight):
         if gradients is None or (self._guarded and self._check.is_bad(gradients)):
             update.clear()
             update.guard.watch(loss, batch, number)
-            update.share()  # an error looks for the bad ones there
             update.apply()
             return output
         if not self._has_company:
