@@ -58,7 +58,6 @@ class Tracer:
         objective: How the loss comes about.
         precision: In which arithmetic the network runs.
         progress: Where the training is.
-        alone: Whether this process can run the network without the others.
     """
 
     def __init__(
@@ -67,14 +66,11 @@ class Tracer:
         objective: Objective,
         precision: Precision,
         progress: Progress,
-        *,
-        alone: bool = True,
     ) -> None:
         self._network = network
         self._objective = objective
         self._precision = precision
         self._progress = progress
-        self._alone = alone
 
     def report(self, suspect: Suspect) -> str:
         """Return what an error says of a suspect, in at most six lines."""
@@ -128,8 +124,6 @@ class Tracer:
     def _run(self, batch: Batch) -> _Trace:
         """Run a batch forward as before; leave weights, statistics and random states alone."""
         trace = _Trace()
-        if not self._alone:
-            return trace
         buffers = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
         try:
             with preserved_random_state(), torch.no_grad(), self._watched(trace):
