@@ -1,6 +1,8 @@
 """Direct steps equal ordinary ones where gradients are changed, shared, or made elsewhere."""
 
 import copy
+import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import clarion.model.base as base
 from clarion import Callback, Model
-from clarion.engine import gradients
+from clarion.engine import direct, gradients, tight
 from clarion.engine.gradients import is_all_there, owned
 from clarion.engine.kernels import DirectStep
 from clarion.engine.update import Update
@@ -165,3 +167,52 @@ def test_a_loss_of_shape_1(monkeypatch):
         return lambda y_pred, y_true: nn.functional.cross_entropy(y_pred, y_true).reshape(1)
 
     assert both(monkeypatch, nn.Linear(6, 2), "adam", loss) == 12
+
+
+class Fickle(nn.Module):
+    """Freezes a layer of its own after some batches, or thaws it."""
+
+    def __init__(self, learns_first):
+        super().__init__()
+        self.one, self.other = nn.Linear(6, 4), nn.Linear(4, 2)
+        self.learns_first, self.calls = learns_first, 0
+        self.one.requires_grad_(learns_first)
+
+    def forward(self, x):
+        self.calls += 1
+        self.one.requires_grad_(self.learns_first == (self.calls % 7 < 4))
+        return self.other(self.one(x))
+
+
+@pytest.mark.parametrize("learns_first", [True, False])
+@pytest.mark.parametrize("make", [torch.optim.SGD, partial(torch.optim.Adam, fused=True)])
+def test_a_network_may_freeze_its_own_layers(make, learns_first, monkeypatch):
+    def optimizer(network):
+        return make(network.parameters(), lr=0.01)
+
+    assert both(monkeypatch, Fickle(learns_first), optimizer) >= 3
+
+
+@pytest.mark.parametrize("callbacks", [[], [Callback()]], ids=["nobody", "somebody"])
+@pytest.mark.parametrize("metrics", [[], [lambda y_pred, y_true: y_pred.mean()]])
+def test_gradients_are_let_go_before_the_next_batch(metrics, callbacks, monkeypatch):
+    alive, seen = [], []
+
+    def record(loss, parameters):
+        found = gradients.gradients_of(loss, parameters)
+        alive.extend(weakref.ref(gradient) for gradient in found)
+        return found
+
+    class Watching(nn.Linear):
+        def forward(self, x):
+            seen.append(sum(ref() is not None for ref in alive))
+            return super().forward(x)
+
+    monkeypatch.setattr(direct, "gradients_of", record)
+    monkeypatch.setattr(tight, "gradients_of", record)
+    for callback in callbacks:
+        callback.on_train_batch_end = lambda batch_number, logs: None
+    model = Model(Watching(6, 2), "adam", "cross_entropy", batch_metrics=metrics)
+    model.fit(X, Y, batch_size=8, epochs=1, verbose=False, callbacks=callbacks)
+    assert len(alive) == 12
+    assert seen == [0] * 7

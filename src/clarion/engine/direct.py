@@ -78,10 +78,21 @@ class DirectUpdate(Update):
         if self.direct is None:
             super().clear()
         else:
+            self.release(self.direct)
             self.guard.open()
+
+    def release(self, direct: DirectStep) -> None:
+        """Let go of the gradients of the step before: their memory serves the next ones."""
+        self.gradients = ()
+        if self.shares_gradients:
+            for parameter in direct.parameters:
+                parameter.grad = None
 
     def backward(self, loss: Tensor, share: float | Tensor) -> None:
         """Take the gradients of a loss, weighted by its share of the optimizer step."""
+        if self.direct is not None and not self.direct.is_asked_for():
+            self.direct, self._is_due = None, True
+            self.optimizer.zero_grad()
         if self.direct is None:
             super().backward(loss, share)
             self._is_due = self._is_due and is_all_there(loss, self._parameters())
@@ -133,7 +144,7 @@ class DirectUpdate(Update):
 
     def share(self) -> None:
         """Put the gradients where everybody looks for them."""
-        if self.direct is not None:
+        if self.direct is not None and self.gradients:
             parameters = self.direct.parameters
             self.gradients = owned(self.gradients, parameters)
             for parameter, gradient in zip(parameters, self.gradients, strict=True):

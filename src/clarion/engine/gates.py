@@ -11,12 +11,18 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from clarion.engine.precision import Precision
 
-__all__ = ["HostCheck", "RunningStatistics", "gated_step", "gradients_of", "nonfinite_gradients"]
+__all__ = [
+    "HostCheck",
+    "RunningStatistics",
+    "gated_step",
+    "nonfinite_gradients",
+    "present_gradients",
+]
 
 _GATED = (Adam, AdamW, SGD, Adagrad)
 
 
-def gradients_of(optimizer: Optimizer) -> list[Tensor]:
+def present_gradients(optimizer: Optimizer) -> list[Tensor]:
     """Return the gradients that a step of an optimizer would use."""
     groups = getattr(optimizer, "param_groups", None)
     if not isinstance(groups, list):  # of a mock

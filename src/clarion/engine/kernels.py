@@ -14,6 +14,7 @@ __all__ = ["DirectStep", "Group", "has_kernels"]
 _NUMBERS = ("lr", "eps", "weight_decay", "momentum", "dampening")
 _RATES = ("lr", "initial_lr")
 _stride = Tensor.stride
+_learns = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 # What torch.no_grad calls in the end; it takes a fifth of the time.
 _set_grad_enabled = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
 
@@ -45,6 +46,8 @@ class DirectStep:
         self._used = [p.grad is not None for p in parameters]
         self._strides = [p.stride() for p in parameters if p.grad is not None]
         self._looks = _looks_of(optimizer)
+        every = (p for options in optimizer.param_groups for p in options["params"])
+        self._frozen = [p for p in every if not p.requires_grad]
 
     @classmethod
     def of(cls, optimizer: Any) -> "DirectStep | None":
@@ -77,6 +80,13 @@ class DirectStep:
         """Tell whether the optimizer still works with the state that the step was made for."""
         groups, state = self._built_on
         return self._optimizer.param_groups is groups and self._optimizer.state is state
+
+    def is_asked_for(self) -> bool:
+        """Tell whether the parameters that learn are those of the step: a forward may freeze some.
+
+        Seen even where no callback acts, since it takes a third of a microsecond.
+        """
+        return all(map(_learns, self.parameters)) and not any(map(_learns, self._frozen))
 
     def is_unchanged(self) -> bool:
         """Tell whether a step made now would work with the same parameters and states.

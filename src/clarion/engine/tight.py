@@ -158,12 +158,14 @@ class TightStep(_Tight):
         direct = update.direct
         if direct is None or not batch.is_plain or not self._is_right(direct):
             return self._learning(engine, batch, stage, number)
+        update.release(direct)
         output, value = self._score(engine, batch, stage, number)
         if output is None:
             return self._learning(engine, batch, stage, number, value)
         loss = output.terms
-        if self._guarded and not math.isfinite(value):
-            update.clear()
+        is_finite = not self._guarded or math.isfinite(value)
+        if not (is_finite and direct.is_asked_for()):
+            update.guard.open()
             return finish_step(engine, batch, stage, number, output)
         try:
             update.gradients = gradients_of(loss, direct.parameters)
@@ -174,7 +176,7 @@ class TightStep(_Tight):
             update.share()
         gradients = direct.fitting(update.gradients)
         if gradients is None or (self._guarded and self._check.is_bad(gradients)):
-            update.clear()
+            update.guard.open()
             update.guard.watch(loss, batch, number)
             update.apply()
             return output

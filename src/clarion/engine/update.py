@@ -17,7 +17,7 @@ from clarion.distributed.single import Single
 from clarion.distributed.strategy import Strategy
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.clipping import ClipGradients
-from clarion.engine.gates import gradients_of, nonfinite_gradients
+from clarion.engine.gates import nonfinite_gradients, present_gradients
 from clarion.engine.nonfinite import Guard, Unguarded
 from clarion.engine.parts import Again, Plan, UpdatePart
 from clarion.engine.precision import Precision, ScaledMixed
@@ -139,7 +139,7 @@ class Update:
             take = partial(self._search, _Closure(self._whole_loss(), again))
         else:
             take = partial(self._precision.step, self.optimizer)
-        gradients = gradients_of(self.optimizer)
+        gradients = present_gradients(self.optimizer)
         self.guard.step(gradients, self.optimizer, self._precision, take)
         self.finish(step)
 
