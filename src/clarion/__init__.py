@@ -3,7 +3,9 @@
 Names are loaded when they are first used, so importing clarion costs little beyond torch.
 """
 
+import gc
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 _MODULES = {
@@ -106,9 +108,24 @@ def __getattr__(name: str) -> Any:
     module = _HOMES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module), name)
+    value = getattr(_loaded(module), name)
     globals()[name] = value  # the next look-up finds it without asking here
     return value
+
+
+def _loaded(module: str) -> ModuleType:
+    """Import a module without a search for garbage meanwhile.
+
+    All the objects of torch are searched when some thousand new ones have come, and modules leave
+    no garbage: that was more than half of the time that `Model` took to load.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return import_module(module)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def __dir__() -> list[str]:

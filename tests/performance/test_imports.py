@@ -1,10 +1,13 @@
 """What a program loads that imports clarion, and one that trains with it."""
 
+import gc
 import json
 import subprocess
 import sys
 
 import pytest
+
+import clarion
 
 IMPORT = """
 import json, sys
@@ -39,3 +42,16 @@ def test_importing_loads_little_beyond_torch_and_the_first_training_no_more():
         others = [name for name in names if name not in own]
         assert len(own) <= CEILING_OWN, own
         assert len(others) <= CEILING_OTHERS, others
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_loading_a_name_leaves_the_search_for_garbage_as_it_was(enabled):
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        clarion._loaded("json")
+        with pytest.raises(ImportError):
+            clarion._loaded("clarion.nowhere")
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable() if was_enabled else gc.disable()
