@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,14 +46,16 @@ Take = Callable[[], Any]
 """What takes an optimizer step."""
 
 
-class Guard(Protocol):
+class Guard:
     """Who watches losses and gradients, and decides whether an optimizer step is taken.
 
+    This class itself watches nothing, and takes every step.
+
     Attributes:
-        watches: Whether it does; if not, every step is taken.
+        watches: Whether it watches.
     """
 
-    watches: bool
+    watches = False
 
     def open(self) -> None:
         """Begin an optimizer step, before its first batch is run forward."""
@@ -79,6 +81,7 @@ class Guard(Protocol):
             show: What puts the gradients at their parameters, if they are not there: an error
                 looks for the bad ones.
         """
+        take()
 
     def settle(self) -> None:
         """Make sure that every step so far is judged, so that the training can be saved."""
@@ -94,39 +97,11 @@ class Guard(Protocol):
         """End a train pass: say what was found and not yet said."""
 
 
-class Unguarded:
+class Unguarded(Guard):
     """Takes every step."""
 
-    watches = False
 
-    def open(self) -> None:
-        """Do nothing."""
-
-    def watch(self, loss: Any, batch: Batch, number: int) -> None:
-        """Do nothing."""
-
-    def step(
-        self,
-        gradients: list[Tensor],
-        optimizer: Optimizer,
-        precision: Precision,
-        take: Take,
-        show: Take | None = None,
-    ) -> None:
-        """Take the step."""
-        take()
-
-    def settle(self) -> None:
-        """Do nothing."""
-
-    def undone(self, found: str) -> None:
-        """Do nothing."""
-
-    def end_pass(self) -> None:
-        """Do nothing."""
-
-
-class HostGuard:
+class HostGuard(Guard):
     """Reads the loss of each batch, which costs nothing on a CPU, and asks the gradients once.
 
     Args:
@@ -210,9 +185,6 @@ class HostGuard:
         scene.count(1)
         precision.skip(optimizer)
 
-    def settle(self) -> None:
-        """Do nothing: each step is judged at once."""
-
     def undone(self, found: str) -> None:
         """Stop, or count the step as left out."""
         self._scene.undone(found)
@@ -222,7 +194,7 @@ class HostGuard:
         self._scene.tell()
 
 
-class DeviceGuard:
+class DeviceGuard(Guard):
     """Keeps a flag on the device, which gates the step there; the host looks now and then.
 
     Once a step is bad, those after it are left out too until the host has looked, if the policy is
