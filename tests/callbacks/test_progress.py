@@ -453,3 +453,14 @@ def test_a_real_terminal_gets_lines_that_fit():
     assert plain[0].startswith("Epoch: 1/1 Step:    1/1000 |     |ETA: ")
     assert plain[-2] == "Epoch: 1/1 Step: 1000/1000 |█████|ETA: 0.00s loss: 1.000000 ..."
     assert plain[-1] == "Epoch: 1/1 Train steps: 1000 0.00s loss: 1.000000\r\n"
+
+
+def test_train_steps_after_a_validation_inside_an_epoch_are_counted(clock, monkeypatch, tmp_path):
+    x = torch.zeros(5, 2)
+    model = Model(nn.Linear(2, 1), "sgd", "mse")
+    with open(tmp_path / "shown.txt", "w", encoding="utf-8") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        options = {"validation_data": (x, x[:, :1]), "validate_every": 2}
+        model.fit(x, x[:, :1], batch_size=1, epochs=1, **options)
+        monkeypatch.undo()
+    assert "Train steps: 5 Val steps: 5" in (tmp_path / "shown.txt").read_text(encoding="utf-8")

@@ -45,13 +45,17 @@ def test_importing_loads_little_beyond_torch_and_the_first_training_no_more():
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_loading_a_name_leaves_the_search_for_garbage_as_it_was(enabled):
+def test_a_name_is_loaded_without_a_search_for_garbage(enabled, tmp_path, monkeypatch):
+    (tmp_path / f"probe_{enabled}.py").write_text("import gc\n\nsearches = gc.isenabled()\n")
+    monkeypatch.syspath_prepend(tmp_path)
     was_enabled = gc.isenabled()
     try:
         (gc.enable if enabled else gc.disable)()
-        clarion._loaded("json")
+        assert not clarion._loaded(f"probe_{enabled}").searches
+        assert gc.isenabled() == enabled
         with pytest.raises(ImportError):
             clarion._loaded("clarion.nowhere")
         assert gc.isenabled() == enabled
     finally:
-        gc.enable() if was_enabled else gc.disable()
+        sys.modules.pop(f"probe_{enabled}", None)
+        (gc.enable if was_enabled else gc.disable)()
