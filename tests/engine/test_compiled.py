@@ -135,6 +135,46 @@ def test_a_step_that_is_not_finite_changes_nothing(graphs, policy):
         assert torch.equal(value, kept[name]), name
 
 
+class Root(nn.Module):
+    """Has a gradient of nan where its input is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 1, bias=False)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return (self.inner(x) ** 2).sqrt()
+
+
+def test_a_bad_gradient_under_a_finite_loss_is_told_as_in_an_ordinary_step(graphs):
+    x = X.clone()
+    x[60] = 0.0
+    told, gradients, calls = [], [], []
+    for compile in (False, "step"):  # noqa: A001
+        torch.manual_seed(0)
+        net = Root()
+        options = {"network": net, "loss_function": "mse", "batch_metrics": [], "epochs": 1}
+        with pytest.raises(NonFiniteError) as caught:
+            train(
+                compile=compile,
+                x=x,
+                y=torch.zeros(70, 1),
+                fit={"dataloader_kwargs": {"shuffle": False}},
+                **options,
+            )
+        told.append(str(caught.value))
+        gradients.append(net.inner.weight.grad)
+        calls.append(net.calls.item())
+    assert len(graphs) == 1
+    assert told[0].startswith("A gradient is not finite at optimizer step 8 (epoch 1, train batch")
+    assert 'First bad: the gradient of "inner.weight"; every output is finite.' in told[0]
+    assert told[0] == told[1]
+    assert torch.equal(*(gradient.isnan() for gradient in gradients))
+    assert calls[1] == 7.0  # the step left no trace at all
+
+
 class Looks(Callback):
     def on_backward_end(self, batch_number):
         pass

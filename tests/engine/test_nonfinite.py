@@ -138,6 +138,22 @@ def test_a_bad_gradient_under_a_finite_loss_stops_too(path):
     assert all(map(torch.equal, network.parameters(), before))
 
 
+def test_a_loss_that_was_finite_is_not_called_bad_though_an_input_is():
+    class Ignores(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+
+        def forward(self, x):
+            root = Root()(self.inner(x[:, 1:])) if x.isnan().any() else 0.0
+            return self.inner(x[:, 1:]) + root
+
+    batches = make_batches(bad=False)
+    batches[BAD][0][3, 0] = math.nan
+    with pytest.raises(NonFiniteError, match=r"^A gradient is not finite.*\n.*the input, in row 3"):
+        fit(Ignores(), batches)
+
+
 def test_a_mask_of_minus_infinity_is_no_bad_input():
     class Masked(nn.Module):
         def __init__(self):

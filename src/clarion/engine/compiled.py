@@ -4,12 +4,14 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clarion.checkpoints.random import preserved_random_state
 from clarion.data.batch import Batch
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
@@ -147,7 +149,8 @@ class CompiledStep:
             update.clear()
             update.guard.watch(loss, batch, number)
             bad = [torch.full((), torch.nan)]
-            update.guard.step(bad, update.optimizer, engine.precision, lambda: None)
+            show = partial(core.show_gradients, batch.args, target)
+            update.guard.step(bad, update.optimizer, engine.precision, lambda: None, show)
         update.finish(engine.progress.step + 1)
         return Output(prediction, loss, loss)
 
@@ -180,8 +183,11 @@ class _Core:
         self._rates = [torch.tensor(float("nan")) for _ in groups]
         self._set: list[Any] = [None for _ in groups]
         self.is_compiled = False
+        self._parameters = [p for group in groups for p in group.parameters]
+        self._buffers = list(engine.network.buffers())
+        self._scored = _scored_by(engine, judge, self._parameters)
         self._compiled = torch.compile(
-            _step_of(engine, judge, groups, guarded), fullgraph=True, dynamic=False
+            _step_of(self._scored, groups, self._buffers, guarded), fullgraph=True, dynamic=False
         )
 
     def is_of(self, groups: Sequence[Group]) -> bool:
@@ -206,21 +212,43 @@ class _Core:
         self.is_compiled = True
         return result  # type: ignore[no-any-return]
 
+    def show_gradients(self, args: tuple[Any, ...], target: Tensor) -> None:
+        """Put the gradients of a batch at the parameters, and leave everything else as it is."""
+        before = [buffer.clone() for buffer in self._buffers]
+        with preserved_random_state():
+            _, _, gradients = self._scored(args, target)
+        for buffer, old in zip(self._buffers, before, strict=True):
+            buffer.data.copy_(old)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
 
-def _step_of(
-    engine: Engine, judge: Callable[..., Tensor], groups: list[Group], guarded: bool
-) -> Callable[..., Any]:
+
+_Scored = Callable[[tuple[Any, ...], Tensor], tuple[Tensor, Tensor, Sequence[Tensor]]]
+
+
+def _scored_by(
+    engine: Engine, judge: Callable[..., Tensor], parameters: Sequence[Tensor]
+) -> _Scored:
     network, arithmetic, widen = engine.network, engine.precision.arithmetic, engine.precision.widen
-    parameters = [p for group in groups for p in group.parameters]
-    buffers = list(network.buffers()) if guarded else []
 
-    def step(args: tuple[Any, ...], target: Tensor, rates: list[Tensor]) -> Any:
-        before = [buffer.clone() for buffer in buffers]
+    def score(args: tuple[Any, ...], target: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         with arithmetic():
             output = network(*args)
         prediction = widen(output)
         loss = judge(prediction, target)
-        gradients = torch.autograd.grad(loss, parameters)
+        return loss, prediction, torch.autograd.grad(loss, parameters)
+
+    return score
+
+
+def _step_of(
+    score: _Scored, groups: list[Group], buffers: list[Tensor], guarded: bool
+) -> Callable[..., Any]:
+    kept = buffers if guarded else []
+
+    def step(args: tuple[Any, ...], target: Tensor, rates: list[Tensor]) -> Any:
+        before = [buffer.clone() for buffer in kept]
+        loss, prediction, gradients = score(args, target)
         with torch.no_grad():
             fine = _all_finite(loss, gradients) if guarded else None
             start = 0
@@ -228,7 +256,7 @@ def _step_of(
                 end = start + len(group.parameters)
                 _UPDATES[group.kind](group, gradients[start:end], rate, fine)
                 start = end
-            for buffer, old in zip(buffers, before, strict=True):
+            for buffer, old in zip(kept, before, strict=True):
                 _put(buffer, torch.where(_known(fine), buffer, old), None)
         return loss.detach(), prediction.detach(), fine
 

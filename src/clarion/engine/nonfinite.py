@@ -175,7 +175,7 @@ class HostGuard(Guard):
             suspect = self._bad
             if suspect is None:
                 batch, number = self._last or (None, 0)
-                suspect = Suspect(None, batch, number, scene.progress.step + 1)
+                suspect = Suspect(None, batch, number, scene.progress.step + 1, is_gradient=True)
             if show is not None:
                 show()
             error = scene.stop(suspect)

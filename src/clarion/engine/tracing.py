@@ -32,12 +32,14 @@ class Suspect:
         batch: The batch; None if it was not kept.
         number: Its number in the epoch.
         step: The number of the optimizer step.
+        is_gradient: Whether its loss was finite, and a gradient was not.
     """
 
     loss: float | None
     batch: Batch | None
     number: int
     step: int
+    is_gradient: bool = False
 
 
 @dataclass
@@ -80,8 +82,8 @@ class Tracer:
         cause, remedy = "Its batch was not kept, so that rows and module are unknown.", _NETWORK
         if batch is not None:
             cause, remedy = self._cause(batch)
-            if suspect.loss is None and cause.startswith(_GRADIENT):
-                what = "A gradient is not finite"
+        if suspect.is_gradient or (suspect.loss is None and cause.startswith(_GRADIENT)):
+            what = "A gradient is not finite"
         return (
             f"{what} at optimizer step {suspect.step} (epoch {self._progress.epoch + 1}, train "
             f"batch {suspect.number}). The step was not taken: the weights are those before it.\n"
