@@ -101,8 +101,8 @@ class Unguarded(Guard):
     """Takes every step."""
 
 
-class HostGuard(Guard):
-    """Reads the loss of each batch, which costs nothing on a CPU, and asks the gradients once.
+class _Watching(Guard):
+    """What the guards that watch have in common.
 
     Args:
         scene: What it works with.
@@ -112,6 +112,26 @@ class HostGuard(Guard):
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
+
+    def undone(self, found: str) -> None:
+        """Stop, or count the step as left out."""
+        self._scene.undone(found)
+
+    def end_pass(self) -> None:
+        """Judge the steps that are not judged yet, and warn of those that were left out."""
+        self.settle()
+        self._scene.tell()
+
+
+class HostGuard(_Watching):
+    """Reads the loss of each batch, which costs nothing on a CPU, and asks the gradients once.
+
+    Args:
+        scene: What it works with.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
         self._bad: Suspect | None = None
         self._last: tuple[Batch, int] | None = None
         self._check = HostCheck()
@@ -185,16 +205,8 @@ class HostGuard(Guard):
         scene.count(1)
         precision.skip(optimizer)
 
-    def undone(self, found: str) -> None:
-        """Stop, or count the step as left out."""
-        self._scene.undone(found)
 
-    def end_pass(self) -> None:
-        """Warn of the steps that were left out."""
-        self._scene.tell()
-
-
-class DeviceGuard(Guard):
+class DeviceGuard(_Watching):
     """Keeps a flag on the device, which gates the step there; the host looks now and then.
 
     Once a step is bad, those after it are left out too until the host has looked, if the policy is
@@ -207,10 +219,8 @@ class DeviceGuard(Guard):
         look_every: Optimizer steps between two looks.
     """
 
-    watches = True
-
     def __init__(self, scene: Scene, look_every: int = _LOOK_EVERY) -> None:
-        self._scene = scene
+        super().__init__(scene)
         self._look_every = look_every
         self._flags: list[Tensor] = []
         self._batches: list[Suspect] = []
@@ -269,15 +279,6 @@ class DeviceGuard(Guard):
     def settle(self) -> None:
         """Look at the flag."""
         self._look()
-
-    def undone(self, found: str) -> None:
-        """Stop, or count the step as left out."""
-        self._scene.undone(found)
-
-    def end_pass(self) -> None:
-        """Look at the flag, and warn of the steps that were left out."""
-        self._look()
-        self._scene.tell()
 
     def _look(self) -> None:
         scene, steps = self._scene, self._steps
