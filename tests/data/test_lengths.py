@@ -68,6 +68,33 @@ def test_an_attribute_of_lengths_is_taken_and_others_are_loaded_once():
     assert untold.loaded == [0, 1]
 
 
+@pytest.mark.parametrize("by", ["length", lambda row: len(row["input_ids"])])
+def test_a_part_is_measured_alone_and_each_row_of_it_once(by):
+    dataset = Own([{"input_ids": [0] * n} for n in range(20)])
+    part = Subset(Subset(dataset, [19, 5, -7, 5, 2]), [3, 2, 0, 1])
+
+    assert lengths_of(part, by).tolist() == [5, 13, 19, 5]
+    assert sorted(dataset.loaded) == [5, 13, 19]
+    told = Own(ROWS, lengths=[3, 1, 2])
+    assert lengths_of(Subset(told, [2, 2]), "length").tolist() == [2, 2]
+    assert lengths_of(Subset(dataset, []), by).tolist() == []
+
+
+@pytest.mark.parametrize("rows", [[64, 7, -1, 7], [*range(64, -1, -1)]])
+def test_holes_of_a_table_count_where_they_are_used(rows):
+    texts = ["a" * n for n in range(65)]
+    table = datasets.Dataset.from_dict({"text": [*texts, None]}).select(range(65))
+    with_hole = datasets.Dataset.from_dict({"text": [*texts, None, None]})
+
+    found = lengths_of(Subset(table, rows), "text")
+
+    assert found.tolist() == [len(texts[row]) for row in rows]
+    used = [row if row >= 0 else 64 for row in rows]
+    assert torch.equal(lengths_of(Subset(with_hole, used), "text"), found)
+    with pytest.raises(ClarionError, match='2 examples have no "text"'):
+        lengths_of(Subset(with_hole, [*used, 65, -1]), "text")
+
+
 def test_mistakes_are_named():
     table = datasets.Dataset.from_dict(ENTRIES)
     with pytest.raises(ClarionError, match=r'train has no "inputs_ids"; did you mean "input_ids"'):

@@ -16,6 +16,7 @@ __all__ = ["lengths_of"]
 
 _LENGTH = "length"
 _TEXT = "input_ids"
+_FEW = 8  # asking for one row in so many takes about as long as reading the whole column
 
 
 def lengths_of(dataset: Any, by: str | Callable[[Any], int], name: str = "dataset") -> Tensor:
@@ -23,7 +24,8 @@ def lengths_of(dataset: Any, by: str | Callable[[Any], int], name: str = "datase
 
     Args:
         dataset: A dataset with examples by index. Of one of Hugging Face a column is read, not
-            the examples; an attribute ``lengths`` of another one is taken as it is.
+            the examples; an attribute ``lengths`` of another one is taken as it is. Of a `Subset`
+            only its own rows are measured, each once.
         by: ``"length"`` for the entry of that name, else the length of ``input_ids``, of an array
             or sequence, or of the first of a pair; the name of another entry, a number or
             something with a length; or a function from an example to its length.
@@ -41,21 +43,36 @@ def lengths_of(dataset: Any, by: str | Callable[[Any], int], name: str = "datase
             f'bucket_by is {kind_of(by)}; it is "length", the name of another entry, or a function '
             "from an example to its length."
         )
-    if isinstance(dataset, Subset):
-        rows = torch.as_tensor(dataset.indices, dtype=torch.int64)
-        return lengths_of(dataset.dataset, by, name)[rows]
+    rows = None
+    while isinstance(dataset, Subset):
+        inner = torch.as_tensor(dataset.indices, dtype=torch.int64)
+        rows = inner if rows is None else inner[rows]
+        dataset = dataset.dataset
+    if rows is None:
+        return _lengths(dataset, by, name, None)
+    rows = torch.where(rows < 0, rows + len(dataset), rows)
+    used, place = rows.unique(return_inverse=True)
+    return _lengths(dataset, by, name, used)[place]
+
+
+def _lengths(
+    dataset: Any, by: str | Callable[[Any], int], name: str, rows: Tensor | None
+) -> Tensor:
+    """Return the lengths of some rows of a dataset, or of all."""
     if isinstance(by, str) and is_hugging_face(dataset):
-        found = _of_column(dataset, by, name)
+        found = _of_column(dataset, by, name, rows)
         if found is not None:
             return found
     given = getattr(dataset, "__dict__", {}).get("lengths") if by == _LENGTH else None
     if given is not None and len(given) == len(dataset):
-        return torch.as_tensor(given).cpu()
+        lengths = torch.as_tensor(given).cpu()
+        return lengths if rows is None else lengths[rows]
     measure = by if callable(by) else _Measure(by, name)
-    return torch.as_tensor([int(measure(dataset[i])) for i in range(len(dataset))])
+    places = range(len(dataset)) if rows is None else rows.tolist()
+    return torch.as_tensor([int(measure(dataset[i])) for i in places])
 
 
-def _of_column(dataset: Any, by: str, name: str) -> Tensor | None:
+def _of_column(dataset: Any, by: str, name: str, rows: Tensor | None) -> Tensor | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -63,7 +80,12 @@ def _of_column(dataset: Any, by: str, name: str) -> Tensor | None:
     key = _TEXT if by == _LENGTH and by not in names and _TEXT in names else by
     if key not in names:
         raise DataError(_missing(key, names, name))
-    column = dataset.with_format("arrow", columns=[key])[:].column(key)
+    table = dataset.with_format("arrow", columns=[key])
+    if rows is not None and _FEW * len(rows) < len(dataset):
+        table, rows = table[rows.tolist()], None
+    else:
+        table = table[:]
+    column = table.column(key)
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         column = pc.list_value_length(column)
@@ -71,11 +93,11 @@ def _of_column(dataset: Any, by: str, name: str) -> Tensor | None:
         column = pc.utf8_length(column)
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return None
-    lengths = np.asarray(column.to_numpy())
-    if column.null_count:
-        raise DataError(
-            f'{name}: {column.null_count} examples have no "{key}" to take a length of.'
-        )
+    lengths, empty = np.asarray(column.to_numpy()), column.is_null().to_numpy()
+    if rows is not None:
+        lengths, empty = lengths[rows.numpy()], empty[rows.numpy()]
+    if empty.any():
+        raise DataError(f'{name}: {empty.sum()} examples have no "{key}" to take a length of.')
     return from_numpy(lengths)
 
 
