@@ -193,6 +193,15 @@ def test_a_network_may_freeze_its_own_layers(make, learns_first, monkeypatch):
     assert both(monkeypatch, Fickle(learns_first), optimizer) >= 3
 
 
+@pytest.mark.parametrize("callbacks", [[], [Meddle(lambda optimizer: None)]])
+def test_a_layer_outside_the_optimizer_gets_its_gradient_when_it_is_thawed(callbacks, monkeypatch):
+    def optimizer(network):
+        return torch.optim.SGD(network.other.parameters(), lr=0.01)
+
+    taken = both(monkeypatch, Fickle(False), optimizer, callbacks=callbacks)
+    assert taken == 4  # two in each epoch, until the first gradient for a layer outside
+
+
 @pytest.mark.parametrize("callbacks", [[], [Callback()]], ids=["nobody", "somebody"])
 @pytest.mark.parametrize("metrics", [[], [lambda y_pred, y_true: y_pred.mean()]])
 def test_gradients_are_let_go_before_the_next_batch(metrics, callbacks, monkeypatch):

@@ -24,7 +24,8 @@ class DirectUpdate(Update):
     Weights, optimizer state and logs are those of `Update`, bit for bit. The first step of each
     pass is an ordinary one; those after it are direct if the optimizer allows it (`DirectStep.of`)
     and each step has one batch; unless callbacks act between the gradients and the step, or the
-    loss depends on more than the optimizer's parameters (`is_all_there`). Where somebody may look
+    loss depends on more than the optimizer's parameters (`is_all_there`). That is asked again when
+    a frozen parameter of the network begins to learn. Where somebody may look
     at gradients (callbacks inside a pass, clipping), they stand in ``Parameter.grad`` as ever; else
     only those of the last step do.
 
@@ -107,7 +108,7 @@ class DirectUpdate(Update):
         if direct is None:
             super().apply(repeat)
             if self._is_due:
-                self._is_due, self.direct = False, DirectStep.of(self.optimizer)
+                self._is_due, self.direct = False, DirectStep.of(self.optimizer, self._others())
             if self.direct is not None:
                 self._take_back(self.direct)
             return
@@ -135,6 +136,9 @@ class DirectUpdate(Update):
 
     def _parameters(self) -> Iterator[Tensor]:
         return (p for group in self.optimizer.param_groups for p in group["params"])
+
+    def _others(self) -> Iterator[Tensor]:
+        return iter(()) if self._network is None else self._network.parameters()
 
     def _take_back(self, direct: DirectStep) -> None:
         self.gradients = [p.grad for p in direct.parameters]

@@ -1,6 +1,6 @@
 """Optimizer steps that are one call of a kernel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import is_ as _is
 from typing import Any
@@ -30,6 +30,7 @@ class DirectStep:
         optimizer: The optimizer.
         groups: What the kernels work on.
         parameters: What gradients are asked for, in the order of the groups.
+        others: Parameters that may be no part of the optimizer. Those that are frozen must stay so.
 
     Attributes:
         parameters: As above.
@@ -37,7 +38,11 @@ class DirectStep:
     """
 
     def __init__(
-        self, optimizer: Optimizer, groups: Sequence["Group"], parameters: Sequence[Tensor]
+        self,
+        optimizer: Optimizer,
+        groups: Sequence["Group"],
+        parameters: Sequence[Tensor],
+        others: Iterable[Tensor] = (),
     ) -> None:
         self.parameters = tuple(parameters)
         self._optimizer = optimizer
@@ -46,15 +51,17 @@ class DirectStep:
         self._used = [p.grad is not None for p in parameters]
         self._strides = [p.stride() for p in parameters if p.grad is not None]
         self._looks = _looks_of(optimizer)
-        every = (p for options in optimizer.param_groups for p in options["params"])
-        self._frozen = [p for p in every if not p.requires_grad]
+        own = (p for options in optimizer.param_groups for p in options["params"])
+        every = {id(p): p for p in (*own, *others)}
+        self._frozen = [p for p in every.values() if not p.requires_grad]
 
     @classmethod
-    def of(cls, optimizer: Any) -> "DirectStep | None":
+    def of(cls, optimizer: Any, others: Iterable[Tensor] = ()) -> "DirectStep | None":
         """Return the direct step of an optimizer that has just made an ordinary one.
 
         Args:
             optimizer: The optimizer.
+            others: Parameters that may be no part of it.
 
         Returns:
             None if it is none of torch's own with a kernel for all weights, if somebody hooked
@@ -74,7 +81,9 @@ class DirectStep:
                 return None
             groups.append(group)
             parameters += trainable
-        return cls(optimizer, groups, parameters) if any(g.parameters for g in groups) else None
+        if not any(group.parameters for group in groups):
+            return None
+        return cls(optimizer, groups, parameters, others)
 
     def is_current(self) -> bool:
         """Tell whether the optimizer still works with the state that the step was made for."""
@@ -83,6 +92,8 @@ class DirectStep:
 
     def is_asked_for(self) -> bool:
         """Tell whether the parameters that learn are those of the step: a forward may freeze some.
+
+        It may also thaw some: of the optimizer, or others that get a gradient all the same.
 
         To be asked at each step, even where no callback acts: it is quick.
         """

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clarion.callbacks.hooks import CallbackList
@@ -38,6 +38,7 @@ class Update:
         parts: What takes part in each step, in this order.
         guard: Who leaves out steps that are not finite; nobody if None.
         strategy: How ranks share the work; one process does it all if None.
+        network: The network, of which the optimizer may have a part only; None if it has all.
 
     Attributes:
         window: The batches of the step under way, kept for those who evaluate the gradients more
@@ -53,8 +54,10 @@ class Update:
         parts: Sequence[UpdatePart] = (),
         guard: Guard | None = None,
         strategy: Strategy | None = None,
+        network: nn.Module | None = None,
     ) -> None:
         self.optimizer = optimizer
+        self._network = network
         self._strategy = strategy or Single()
         self.guard: Guard = guard or Unguarded()
         self._precision = precision

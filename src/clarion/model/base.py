@@ -236,6 +236,7 @@ class ModelBase:
                 self._update_parts,
                 self._guard(hooks),
                 self._strategy,
+                self.network,
             )
         return Engine(
             network=self.network,
