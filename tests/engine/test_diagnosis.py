@@ -130,6 +130,26 @@ def test_a_loss_of_the_users_that_minds_its_shapes(loss):
     assert history[0]["loss"] > 0
 
 
+@pytest.mark.parametrize("kind", ["batch_metrics", "epoch_metrics"])
+def test_a_metric_of_the_users_that_broadcasts(kind):
+    def loss(y_pred, y_true):
+        return squared(y_pred.squeeze(1), y_true)
+
+    def minds(y_pred, y_true):
+        return loss(y_pred, y_true)
+
+    model = Model(nn.Linear(4, 1), "sgd", loss, **{kind: [minds, ("wrong", squared)]})
+    told = r'^The metric "wrong" compares .* torch broadcasts to \(24, 24\): examples meet targets'
+    with pytest.warns(UserWarning, match=told) as caught:
+        model.fit(X, X[:, 0], batch_size=24, epochs=2, verbose=False)
+    assert len(caught) == 1
+
+
+def test_a_metric_sees_the_target_in_the_shape_that_a_loss_by_name_gives_it():
+    history = fit(nn.Linear(4, 1), X, X[:, 0], "mse", batch_metrics=[("own", squared)])
+    assert history[0]["own"] == pytest.approx(history[0]["loss"])
+
+
 def test_a_mask_is_no_difference():
     def masked(y_pred, y_true):
         return (y_pred * (y_true > 0)).square().mean()

@@ -41,12 +41,15 @@ class _Watch(TorchFunctionMode):
 
 
 @contextmanager
-def watching_broadcasts(prediction: Any, target: Any) -> Iterator[None]:
+def watching_broadcasts(
+    prediction: Any, target: Any, who: str = "The loss function"
+) -> Iterator[None]:
     """Warn if what is computed inside compares a prediction and a target of different shapes.
 
     Args:
-        prediction: The prediction that a loss function gets.
+        prediction: The prediction that a loss function or a metric gets.
         target: The target that it gets.
+        who: What a warning calls it.
     """
     if not _could_broadcast(prediction, target):
         yield
@@ -55,10 +58,10 @@ def watching_broadcasts(prediction: Any, target: Any) -> Iterator[None]:
         yield
     if watch.found is not None:
         warnings.warn(
-            f"The loss function compares y_pred of shape {tuple(prediction.shape)} with y_true of "
-            f"shape {tuple(target.shape)}, which torch broadcasts to {tuple(watch.found)}: "
-            "examples meet targets that are not theirs. Give both one shape, for example with "
-            "y_true.reshape(y_pred.shape), or choose a loss by name.",
+            f"{who} compares y_pred of shape {tuple(prediction.shape)} with y_true of shape "
+            f"{tuple(target.shape)}, which torch broadcasts to {tuple(watch.found)}: examples meet "
+            "targets that are not theirs. Give both one shape, for example with "
+            "y_true.reshape(y_pred.shape), or choose one by name.",
             stacklevel=4,
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clarion.errors import CheckpointError, InvalidArgumentError, quoted
 from clarion.metrics.base import Metric, StreamingMetric
 from clarion.metrics.blocks import Later, is_small, lasting
+from clarion.metrics.broadcasting import watching_broadcasts
 from clarion.metrics.decomposable import DecomposableMetric, names_inputs
 from clarion.metrics.names import Names, flatten_metric_names, names_as_list
 from clarion.metrics.partial import load_pass_state, pass_state
@@ -303,8 +304,13 @@ class _Entry:
         call: Callable[..., Any] = metric.update if epoch else metric
         self._call = call
         self._wants_inputs = _wants_inputs(metric, epoch)
+        self._is_unseen = issubclass(type(metric), DecomposableMetric)
 
     def call(self, y_pred: Any, y_true: Any, inputs: Any) -> Any:
+        if self._is_unseen:
+            self._is_unseen = False
+            with watching_broadcasts(y_pred, y_true, f"The metric {quoted(self.names)}"):
+                return self.call(y_pred, y_true, inputs)
         if self._wants_inputs:
             return self._call(y_pred, y_true, inputs)
         return self._call(y_pred, y_true)
