@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -287,3 +288,17 @@ def test_every_dependency_is_pinned_for_the_makefile() -> None:
     pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pinned = {package(line) for line in pins if "==" in line}
     assert wanted - {"clarion"} - pinned == set()
+
+
+def test_temporary_files_of_tests_go_where_pytest_tidies_up(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    base = tmp_path_factory.getbasetemp()
+    if len(str(base)) > 60:
+        pytest.skip("the names of sockets in there would be too long")
+    program = "import tempfile; print(tempfile.gettempdir())"
+    child = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    for directory in (tempfile.gettempdir(), child.stdout.strip()):
+        assert Path(directory).is_relative_to(base)
