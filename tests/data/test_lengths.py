@@ -95,8 +95,37 @@ def test_holes_of_a_table_count_where_they_are_used(rows):
         lengths_of(Subset(with_hole, [*used, 65, -1]), "text")
 
 
+def test_the_first_of_a_pair_may_be_a_mapping():
+    pairs = [({"input_ids": [0] * n, "mask": [1] * n, "size": 9 - n}, n % 2) for n in (5, 3, 4)]
+
+    assert lengths_of(pairs, "length").tolist() == [5, 3, 4]
+    assert lengths_of(pairs, "size").tolist() == [4, 6, 5]
+    with pytest.raises(ClarionError, match=r'has no "sise"; did you mean "size"'):
+        lengths_of(pairs, "sise")
+
+
+@pytest.mark.parametrize("examples", [[([1, 2], 0)], [[1, 2]], [torch.ones(2)]])
+def test_examples_without_names_have_no_entry_of_a_name(examples):
+    assert lengths_of(examples, "length").tolist() == [2]
+    with pytest.raises(ClarionError, match=r'without names, so it has no "text"\. Pass "length"'):
+        lengths_of(examples, "text")
+
+
+def test_a_function_that_tells_no_length_is_named_with_the_row():
+    with pytest.raises(
+        ClarionError, match="bucket_by returned a list for an example of train"
+    ) as c:
+        lengths_of(Subset(ROWS, [2]), lambda row: row["input_ids"], "train")
+    assert c.value.__notes__ == ["This happened while bucket_by measured row 2 of train."]
+    with pytest.raises(KeyError) as c:
+        lengths_of(ROWS, lambda row: row["text"], "train")
+    assert c.value.__notes__ == ["This happened while bucket_by measured row 0 of train."]
+
+
 def test_mistakes_are_named():
     table = datasets.Dataset.from_dict(ENTRIES)
+    with pytest.raises(ClarionError, match='has no "lenght"; did you mean "length"'):
+        lengths_of(table, "lenght", "train")
     with pytest.raises(ClarionError, match=r'train has no "inputs_ids"; did you mean "input_ids"'):
         lengths_of(table, "inputs_ids", "train")
     with pytest.raises(ClarionError, match=r'has no "length"\. It has "words"'):

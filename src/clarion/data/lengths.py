@@ -27,8 +27,9 @@ def lengths_of(dataset: Any, by: str | Callable[[Any], int], name: str = "datase
             the examples; an attribute ``lengths`` of another one is taken as it is. Of a `Subset`
             only its own rows are measured, each once.
         by: ``"length"`` for the entry of that name, else the length of ``input_ids``, of an array
-            or sequence, or of the first of a pair; the name of another entry, a number or
-            something with a length; or a function from an example to its length.
+            or sequence, or of the first of a pair; the name of another entry (of a mapping, or of
+            one that is the first of a pair), a number or something with a length; or a function
+            from an example to its length.
         name: What an error calls the dataset.
 
     Returns:
@@ -67,9 +68,16 @@ def _lengths(
     if given is not None and len(given) == len(dataset):
         lengths = torch.as_tensor(given).cpu()
         return lengths if rows is None else lengths[rows]
-    measure = by if callable(by) else _Measure(by, name)
+    measure = _Called(by, name) if callable(by) else _Measure(by, name)
     places = range(len(dataset)) if rows is None else rows.tolist()
-    return torch.as_tensor([int(measure(dataset[i])) for i in places])
+    found = []
+    for row in places:
+        try:
+            found.append(measure(dataset[row]))
+        except Exception as error:
+            error.add_note(f"This happened while bucket_by measured row {row} of {name}.")
+            raise
+    return torch.as_tensor(found)
 
 
 def _of_column(dataset: Any, by: str, name: str, rows: Tensor | None) -> Tensor | None:
@@ -101,6 +109,24 @@ def _of_column(dataset: Any, by: str, name: str, rows: Tensor | None) -> Tensor 
     return from_numpy(lengths)
 
 
+class _Called:
+    """The length of an example, by a function of the user's."""
+
+    def __init__(self, function: Callable[[Any], Any], name: str) -> None:
+        self._function = function
+        self._name = name
+
+    def __call__(self, example: Any) -> int:
+        length = self._function(example)
+        try:
+            return int(length)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"bucket_by returned {kind_of(length)} for an example of {self._name}; it returns "
+                "the length of the example, a number."
+            ) from error
+
+
 class _Measure:
     """The length of an example, by the name of an entry."""
 
@@ -109,16 +135,20 @@ class _Measure:
         self._name = name
 
     def __call__(self, example: Any) -> int:
-        value = example
-        if isinstance(example, Mapping):
+        value = example[0] if isinstance(example, tuple) and example else example
+        if isinstance(value, Mapping):
             key = self._by
-            if key == _LENGTH and key not in example and _TEXT in example:
+            if key == _LENGTH and key not in value and _TEXT in value:
                 key = _TEXT
-            if key not in example:
-                raise DataError(_missing(key, list(example), self._name))
-            value = example[key]
-        elif isinstance(example, tuple) and example:
-            value = example[0]
+            if key not in value:
+                raise DataError(_missing(key, list(value), self._name))
+            value = value[key]
+        elif self._by != _LENGTH:
+            raise DataError(
+                f"bucket_by: an example of {self._name} is {kind_of(example)} without names, so it "
+                f'has no "{self._by}". Pass "length" for the length of an array or of the first of '
+                "a pair, or a function from an example to its length."
+            )
         if isinstance(value, Tensor | np.ndarray) and not value.ndim:
             value = value.item()
         if isinstance(value, int | float):
@@ -132,7 +162,7 @@ class _Measure:
 
 
 def _missing(key: str, names: list[str], name: str) -> str:
-    hint = suggestion(key, names) or "."
+    hint = suggestion(key, [*names, _LENGTH] if _TEXT in names else names) or "."
     return (
         f'bucket_by: {name} has no "{key}"{hint} It has {quoted(names)}. Pass one of these, or a '
         "function from an example to its length."
