@@ -77,6 +77,8 @@ def test_a_collate_fn_gets_the_examples():
 def test_no_examples():
     with pytest.raises(ValueError, match=r"x and y hold no examples \(length 0\)"):
         array_loader({"x": np.ones((0, 2)), "y": np.ones(0)})
+    with pytest.raises(ValueError, match=r"^x holds no examples \(length 0\)"):
+        array_loader({"x": np.ones((0, 2))})
 
 
 def test_an_argument_that_a_data_loader_does_not_have():
@@ -166,6 +168,10 @@ def test_a_format_or_collate_fn_of_the_users_own_is_kept():
         (3, "valid_dataset is an int; a dataset needs __getitem__ and __len__"),
         ((np.ones(3), torch.ones(3)), r"is a tuple of arrays; .*TensorDataset\(x, y\)"),
         (DataLoader(Squares()), "is a DataLoader; .*_generator methods"),
+        (
+            {"train": Squares()},
+            r'a dict with the entries "train".*datasets\["train"\]; a dict',
+        ),
         (Squares, "valid_dataset is the class Squares; a dataset needs"),
     ],
 )
@@ -240,8 +246,11 @@ def test_no_batches():
 
 def test_no_batches_because_none_is_full():
     loader = DataLoader(Squares(), batch_size=8, drop_last=True)
-    with pytest.raises(ValueError, match=r"drop_last=True .*make batch_size smaller"):
-        num_batches(loader)
+    arrays = ArrayBatches(torch.ones(3), batch_size=8, drop_last=True)
+    for empty in (loader, arrays):
+        told = "^There are no batches: with drop_last=True .*make batch_size smaller"
+        with pytest.raises(ValueError, match=told):
+            num_batches(empty)
 
 
 @pytest.mark.parametrize("steps", [0, -2, 1.5, True, "3"])

@@ -45,5 +45,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path):
 def test_bad_names_are_refused_before_anything_is_computed(tmp_path):
     with pytest.raises(ClarionError, match=r'p.csv".* ends in ".npy"'):
         NpyFile(tmp_path / "p.csv")
+    with pytest.raises(ClarionError, match=r'out is an ndarray; .* for example "p.npy"'):
+        NpyFile(np.zeros(3))
     with pytest.raises(ClarionError, match=r"there is no directory .*Create it first"):
         NpyFile(tmp_path / "a" / "p.npy")

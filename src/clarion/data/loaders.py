@@ -19,7 +19,7 @@ from clarion.data.dataset import TensorDataset, common_length
 from clarion.data.lengths import lengths_of
 from clarion.data.tables import arrays_of, is_hugging_face
 from clarion.data.workers import with_worker_defaults
-from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, kind_of
+from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, kind_of, quoted
 
 __all__ = [
     "any_loader",
@@ -57,7 +57,8 @@ def array_loader(
     arrays = {name: as_arrays(array, name) for name, array in named.items()}
     length = common_length(arrays)
     if length == 0:
-        raise DataError(f"{' and '.join(named)} hold no examples (length 0); pass at least one.")
+        verb = "holds" if len(named) == 1 else "hold"
+        raise DataError(f"{' and '.join(named)} {verb} no examples (length 0); pass at least one.")
     for needless in ("bucket_by", "padding"):
         options.pop(needless, None)
     if not {"sampler", "batch_sampler"} & set(options):
@@ -105,6 +106,13 @@ def dataset_loader(
         raise InvalidTypeError(
             f"{name} is a tuple of arrays; pass them to fit, evaluate or predict, or as a dataset: "
             "TensorDataset(x, y)."
+        )
+    if isinstance(dataset, Mapping) and any(isinstance(key, str) for key in dataset):
+        first = next(iter(dataset))
+        raise InvalidTypeError(
+            f"{name} is {kind_of(dataset)} with the entries {quoted(dataset)}, and a dataset has "
+            f'examples by number. Pass one of them, as in datasets["{first}"]; a dict of arrays '
+            "goes to fit, evaluate or predict."
         )
     if not iterable and len(dataset) == 0:
         raise DataError(f"{name} is empty (length 0); pass at least one example.")
@@ -181,13 +189,14 @@ def num_batches(loader: Any) -> int | None:
     except (TypeError, NotImplementedError):
         return None
     if length == 0:
-        dropped = getattr(loader, "drop_last", False) is True
-        hint = (
-            "with drop_last=True the examples do not fill one batch; make batch_size smaller"
-            if dropped
-            else "pass at least one batch"
+        if getattr(loader, "drop_last", False) is True:
+            raise DataError(
+                "There are no batches: with drop_last=True the examples do not fill one; make "
+                "batch_size smaller."
+            )
+        raise DataError(
+            f"The {type(loader).__name__} of batches is empty (length 0): pass at least one batch."
         )
-        raise DataError(f"The {type(loader).__name__} of batches is empty (length 0): {hint}.")
     return length
 
 

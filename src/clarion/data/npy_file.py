@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clarion.errors import InvalidArgumentError, MissingFileError
+from clarion.errors import InvalidArgumentError, InvalidTypeError, MissingFileError, kind_of
 
 __all__ = ["NpyFile"]
 
@@ -27,6 +27,7 @@ class NpyFile:
         path: The file, which ends in ``.npy``.
 
     Raises:
+        InvalidTypeError: If it is no path.
         InvalidArgumentError: If it ends otherwise.
         MissingFileError: If its directory does not exist.
 
@@ -35,6 +36,11 @@ class NpyFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise InvalidTypeError(
+                f"out is {kind_of(path)}; it is the name of the file that the predictions are "
+                'written into, for example "p.npy". They are returned, too.'
+            )
         self.path = Path(path)
         if self.path.suffix != ".npy":
             raise InvalidArgumentError(
