@@ -324,6 +324,35 @@ def test_whole_numbers_as_inputs_of_layers_of_floats(dtype):
     assert ("divide pixels by 255" in caught.value.__notes__[1]) is (dtype is torch.uint8)
 
 
+@pytest.mark.parametrize(
+    ("remedy", "act"),
+    [
+        (r"complex64, .* with torch\.view_as_real\(x\)", lambda: fit(LABELS, x=X.cfloat())),
+        (r'int64, .* x\.float\(\), or x\.astype\("float32"\) of an ndarray',
+         lambda: fit(LABELS, x=X.long().numpy())),
+        (r'float32, and the weights are bfloat16: .*precision="bf16-mixed"; or .*torch\.bfloat16',
+         lambda: fit(LABELS, net=nn.Linear(4, 3).bfloat16())),
+        (r"channels stand last, .*x\.movedim\(-1, 1\).*in memory, not their shape",
+         lambda: fit(LABELS, net=nn.Conv2d(3, 3, 2), x=torch.zeros(20, 4, 4, 3),
+                     channels_last=True)),
+        (r"channels stand last",
+         lambda: fit(LABELS, net=nn.Conv1d(3, 3, 2), x=torch.zeros(20, 4, 3))),
+        (r"no dimension for their channels, .*: x\[:, None\]",
+         lambda: fit(LABELS, net=nn.Conv2d(1, 3, 2), x=torch.zeros(20, 4, 4))),
+        (r'a dict with the keys "inputs" as one argument, .*Linear\.forward: "input"',
+         lambda: fit(LABELS, x={"inputs": X})),
+        (r"computed with gradients before it, .* as in x\.detach\(\)",
+         lambda: Model(nn.Linear(4, 3), "sgd", "cross_entropy").fit(
+             nn.Linear(4, 4)(X), LABELS, batch_size=5, epochs=1, verbose=False)),
+    ],
+)  # fmt: skip
+def test_what_helps_is_told_beside_an_error_of_torch(remedy, act):
+    with pytest.raises((RuntimeError, TypeError)) as caught:
+        act()
+    assert len(caught.value.__notes__) == 2
+    assert re.search(remedy, message_of(caught.value.__notes__[1])), caught.value.__notes__
+
+
 def test_many_inputs_are_told_in_short():
     class Many(nn.Module):
         def forward(self, input_ids=None, **inputs):

@@ -1,6 +1,7 @@
 """Failures of a step, told in the words of whoever passed the data."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,7 +70,11 @@ def explain_network(
         f"This happened in the network, on {stage.name} batch {number}, called with: "
         f"{_listed(called)}."
     )
-    remedy = _remedy_for_call(error, batch, network) or _network_remedy(error, stage, batch)
+    remedy = (
+        _remedy_for_call(error, batch, network)
+        or _remedy_for_weights(error, batch, network)
+        or _network_remedy(error, stage, batch)
+    )
     if remedy:
         error.add_note(remedy)
 
@@ -95,6 +100,11 @@ def explain_backward(error: Exception, loss: Any, stage: Stage, number: int) -> 
             "check that weights have requires_grad=True."
         ) from error
     error.add_note(f"This happened in the backward pass, on {place}.")
+    if "through the graph a second time" in str(error):
+        error.add_note(
+            "Something in this batch was computed with gradients before it, such as data from "
+            "another network or a state kept from the last batch. Detach it, as in x.detach()."
+        )
 
 
 def _remedy(error: Exception, prediction: Any, target: Any) -> str:
@@ -188,10 +198,17 @@ def _remedy_for_call(error: Exception, batch: Batch, network: nn.Module) -> str:
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and name not in given
     ]
-    if not lacking:
-        return ""
     where = f"{type(network).__name__}.forward"
     whole = batch.args[0] if len(batch.args) == 1 else None
+    if not lacking:
+        strange = isinstance(whole, Mapping) and not set(whole) & set(signature.parameters)
+        if not strange or "dict" not in str(error):
+            return ""
+        return (
+            f"The network got a dict with the keys {quoted(whole)} as one argument, since none is "
+            f"a parameter of {where}: {quoted(signature.parameters)}. Give the keys of the data "
+            "these names, or let forward take the dict."
+        )
     if isinstance(whole, Mapping):
         keys = [str(key) for key in whole]
         wrong = next((key for key in keys if key not in signature.parameters), keys[0])
@@ -206,19 +223,58 @@ def _remedy_for_call(error: Exception, batch: Batch, network: nn.Module) -> str:
     )
 
 
+def _remedy_for_weights(error: Exception, batch: Batch, network: nn.Module) -> str:
+    """Return what to do about weights of half precision; empty if it is not about that."""
+    weights = next((p for p in network.parameters() if p.dtype in _REDUCED), None)
+    inputs = [v for v in batch.args if isinstance(v, Tensor) and v.dtype is torch.float32]
+    if not (inputs and weights is not None and _is_about_dtypes(error)):
+        return ""
+    return (
+        f"The input is float32, and the weights are {_dtype(weights)}: keep them in float32, with "
+        f'network.float(), and pass precision="bf16-mixed"; or convert the input with '
+        f"x.to(torch.{_dtype(weights)})."
+    )
+
+
+def _remedy_for_channels(text: str, batch: Batch) -> str:
+    """Return where the channels of images stand; empty if it is not about that."""
+    found = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+    images = next((v for v in batch.args if isinstance(v, Tensor) and v.ndim > 2), None)
+    if found is None or images is None:
+        return ""
+    wanted, got = map(int, found.groups())
+    if images.shape[-1] == wanted and images.shape[1] == got:
+        return (
+            "The channels stand last, and convolutions take them after the examples: pass "
+            "x.movedim(-1, 1), or np.moveaxis(x, -1, 1) of an ndarray. channels_last=True changes "
+            "how images lie in memory, not their shape."
+        )
+    if wanted == 1 and images.shape[0] == got:
+        return "The images have no dimension for their channels, of which there is one: x[:, None]."
+    return ""
+
+
+def _is_about_dtypes(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("dtype" in text or "type" in text)
+
+
 def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
     text = str(error)
     if isinstance(error, TypeError) and "argument" in text and len(batch.args) > 1:
         if stage.name == "predict" and len(batch.args) == 2:
             return "If the batches are pairs (x, y), pass has_ground_truth=True."
         return "A tuple or list of inputs is one argument each; pass a single input bare."
-    floats = isinstance(error, RuntimeError) and ("dtype" in text or "type" in text)
-    integers = [v for v in batch.args if isinstance(v, Tensor) and not v.is_floating_point()]
-    if floats and integers:
-        pixels = ", and divide pixels by 255" if integers[0].dtype is torch.uint8 else ""
+    floats = _is_about_dtypes(error)
+    others = [v for v in batch.args if isinstance(v, Tensor) and not v.is_floating_point()]
+    if floats and others:
+        pixels = ", and divide pixels by 255" if others[0].dtype is torch.uint8 else ""
+        way = 'x.float(), or x.astype("float32") of an ndarray'
+        if others[0].is_complex():
+            way = "torch.view_as_real(x), two numbers for one, or x.abs()"
         return (
-            f"The input is {_dtype(integers[0])}, and layers like Linear and Conv compute in "
-            f"floats: convert it with x.float(){pixels}."
+            f"The input is {_dtype(others[0])}, and layers like Linear and Conv compute in "
+            f"floats: convert it with {way}{pixels}."
         )
     halves = [v for v in batch.args if isinstance(v, Tensor) and v.dtype in _REDUCED]
     if floats and halves:
@@ -226,6 +282,8 @@ def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
             f"The input is {_dtype(halves[0])}, and the weights are not: convert it with "
             'x.float(); precision="bf16-mixed" computes faster with weights of float32.'
         )
+    if isinstance(error, RuntimeError) and "channels" in text:
+        return _remedy_for_channels(text, batch)
     flat = [v for v in batch.args if isinstance(v, Tensor) and v.ndim == 1]
     if isinstance(error, RuntimeError) and "shape" in text and flat:
         return (
