@@ -70,14 +70,14 @@ def _lengths(
         return lengths if rows is None else lengths[rows]
     measure = _Called(by, name) if callable(by) else _Measure(by, name)
     places = range(len(dataset)) if rows is None else rows.tolist()
-    found = []
+    measured = []
     for row in places:
         try:
-            found.append(measure(dataset[row]))
+            measured.append(measure(dataset[row]))
         except Exception as error:
             error.add_note(f"This happened while bucket_by measured row {row} of {name}.")
             raise
-    return torch.as_tensor(found)
+    return torch.as_tensor(measured)
 
 
 def _of_column(dataset: Any, by: str, name: str, rows: Tensor | None) -> Tensor | None:

@@ -201,8 +201,9 @@ def _remedy_for_call(error: Exception, batch: Batch, network: nn.Module) -> str:
     where = f"{type(network).__name__}.forward"
     whole = batch.args[0] if len(batch.args) == 1 else None
     if not lacking:
-        strange = isinstance(whole, Mapping) and not set(whole) & set(signature.parameters)
-        if not strange or "dict" not in str(error):
+        if not isinstance(whole, Mapping) or "dict" not in str(error):
+            return ""
+        if set(whole) & set(signature.parameters):
             return ""
         return (
             f"The network got a dict with the keys {quoted(whole)} as one argument, since none is "
