@@ -130,7 +130,8 @@ class CompiledStep:
         try:
             loss, prediction, is_fine = core(batch.args, target)
         except Exception as error:
-            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
+            told = (str(error).strip().splitlines() or [""])[0][:200]
+            self._give_up(f"they cannot be one graph. {type(error).__name__}: {told}")
             return train_step(engine, batch, stage, number)
         seconds = perf_counter() - start
         if fresh:
@@ -165,7 +166,10 @@ class CompiledStep:
         if engine.objective.takes_as_it_is(output.prediction, given):
             self._kind = self._kind or kind
         elif len(self._times["ordinary"]) >= _TIMED and self._kind is None:
-            self._give_up("the loss takes targets in another shape or dtype than they have.")
+            self._give_up(
+                "the loss takes targets in another shape or dtype than they have. Pass them as it "
+                'takes them; "mse", for example, in those of the prediction.'
+            )
         return output
 
     def _give_up(self, reason: str) -> None:
