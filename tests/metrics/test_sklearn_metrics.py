@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,30 @@ def test_rows_can_be_taken_and_put_back():
         other.rows = one.rows
         assert other.compute() == one.compute()
         assert len(one.rows) == (2 if given is y_true else 3)
+
+
+@pytest.mark.parametrize(
+    ("func", "y_pred", "remedy"),
+    [
+        (
+            f1_score,
+            torch.rand(4, 3),
+            r"f1_score\(y_true, y_pred\.argmax\(1\), \*\*more\); one of",
+        ),
+        (f1_score, torch.rand(4), r"f1_score\(y_true, y_pred > 0, \*\*more\)\.$"),
+        (roc_auc_score, torch.rand(4, 2), r"single score for two classes needs y_pred\[:, 1\]\.$"),
+        (
+            lambda y_true, y_pred: 1.0,
+            torch.rand(4),
+            r"y_true, y_pred, sample_weight=None\): let",
+        ),
+    ],
+)
+def test_a_function_that_fails_is_named_with_what_it_got(func, y_pred, remedy):
+    metric = SKLearnMetrics(func, names="mine")
+    metric.update(y_pred, torch.tensor([0, 1, 1, 0]))
+    with pytest.raises((ValueError, TypeError)) as caught:
+        metric.compute()
+    where, told = caught.value.__notes__
+    assert where.startswith('This happened in SKLearnMetrics, in "mine": y_true (4,) int64, y_pred')
+    assert re.search(remedy, told), told

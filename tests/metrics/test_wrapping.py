@@ -3,9 +3,11 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import f1_score
 from torch import nn
 
-from clarion.metrics import Accuracy, DecomposableMetric
+from clarion.errors import InvalidTypeError
+from clarion.metrics import Accuracy, DecomposableMetric, SKLearnMetrics
 from clarion.metrics.wrapping import original_names, wrap_loss, wrap_metrics
 
 
@@ -80,3 +82,12 @@ def test_what_is_no_loss():
         wrap_loss(nn.CrossEntropyLoss)
     with pytest.raises(TypeError, match="loss_function got 3"):
         wrap_loss(3)
+
+
+@pytest.mark.parametrize("argument", ["batch_metrics", "epoch_metrics"])
+@pytest.mark.parametrize("metric", [f1_score, ("own", functools.partial(f1_score, pos_label=1))])
+def test_a_bare_function_of_scikit_learn_is_shown_where_it_goes(argument, metric):
+    given = {"batch_metrics": None, "epoch_metrics": None, argument: [metric]}
+    with pytest.raises(InvalidTypeError, match=r"epoch_metrics=\[SKLearnMetrics\(f1_score\)\]"):
+        wrap_metrics(**given)
+    wrap_metrics(None, [SKLearnMetrics(f1_score)])

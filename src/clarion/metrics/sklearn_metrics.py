@@ -22,7 +22,8 @@ class SKLearnMetrics(Metric):
     They are called ``func(y_true, y_pred, sample_weight=..., **kwargs)``. All rows are kept in the
     memory of the host until the next reset, in one array each of predictions, targets and weights:
     with C float32 scores and an int64 target, 4 C + 8 bytes a row, up to a quarter more in reserve.
-    Keeping them waits for the device at every batch, so use it as an epoch metric.
+    Keeping them waits for the device at every batch, so use it as an epoch metric. ``y_pred`` is
+    what the network returns: a function of labels has to be wrapped in one that makes them.
 
     ``y_true`` may be a pair ``(targets, sample_weight)``.
 
@@ -124,10 +125,30 @@ class SKLearnMetrics(Metric):
     def _values(
         self, y_pred: NDArray[Any], y_true: NDArray[Any], weights: NDArray[Any] | None
     ) -> dict[str, Any]:
-        return {
-            name: func(y_true, y_pred, sample_weight=weights, **kwargs)
-            for name, func, kwargs in zip(self.__name__, self.funcs, self.kwargs, strict=True)
-        }
+        values = {}
+        for name, func, kwargs in zip(self.__name__, self.funcs, self.kwargs, strict=True):
+            try:
+                values[name] = func(y_true, y_pred, sample_weight=weights, **kwargs)
+            except Exception as error:
+                error.add_note(
+                    f'This happened in SKLearnMetrics, in "{name}": y_true {y_true.shape} '
+                    f"{y_true.dtype}, y_pred {y_pred.shape} {y_pred.dtype}."
+                )
+                error.add_note(_remedy(error, getattr(func, "__name__", name), y_pred))
+                raise
+        return values
+
+
+def _remedy(error: Exception, name: str, y_pred: NDArray[Any]) -> str:
+    if "sample_weight" in str(error):
+        return f"It is called {name}(y_true, y_pred, sample_weight=None): let it take these."
+    several = y_pred.ndim > 1 and y_pred.shape[1] > 1
+    way = "y_pred.argmax(1)" if several else "y_pred > 0"
+    more = "; one of a single score for two classes needs y_pred[:, 1]" if several else ""
+    return (
+        f"y_pred is what the network returns. If {name} is one of labels, wrap it, as in lambda "
+        f"y_true, y_pred, **more: {name}(y_true, {way}, **more){more}."
+    )
 
 
 def _as_arrays(y_pred: Any, y_true: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:

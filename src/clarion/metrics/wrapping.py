@@ -1,5 +1,6 @@
 """What users pass as losses and metrics, turned into objects with a state and names."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,6 +128,15 @@ def _check_callable(metric: Any, argument: str) -> None:
         raise InvalidTypeError(
             f"{argument} got {metric!r}, a {type(metric).__name__}. Expected a name, a callable "
             "(y_pred, y_true), a metric with compute and reset, or a pair (name, one of these)."
+        )
+    inner = metric
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if str(getattr(inner, "__module__", "")).startswith("sklearn."):
+        name = getattr(inner, "__name__", type(inner).__name__)
+        raise InvalidTypeError(
+            f"{argument} got {name} of scikit-learn, which takes y_true first and all rows at "
+            f"once: use epoch_metrics=[SKLearnMetrics({name})]."
         )
 
 
