@@ -152,3 +152,10 @@ def test_a_training_goes_on_from_a_checkpoint_with_the_state_in_the_same_format(
 def test_anything_but_a_switch_is_refused():
     with pytest.raises(ClarionError, match="channels_last is a str; it is True or False"):
         Model(network(), None, channels_last="yes")
+
+
+def test_a_network_without_weights_over_images_is_told():
+    with pytest.warns(UserWarning, match="channels_last=True does nothing for this network"):
+        model_of(nn.Linear(4, 2), channels_last=True)
+    model_of(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), channels_last=True)
+    model_of(nn.Sequential(nn.Conv3d(1, 2, 1)), channels_last=True)

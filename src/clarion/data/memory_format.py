@@ -1,5 +1,6 @@
 """Images in memory with the channels of a pixel side by side."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -19,18 +20,30 @@ def use_channels_last(network: nn.Module) -> None:
     """Put parameters and buffers of 4 or 5 dimensions into the memory format of images.
 
     Names, shapes and values stay as they are, and so do the parameter objects, which an optimizer
-    may hold. A layer that does not know its shape yet follows when it does.
+    may hold. A layer that does not know its shape yet follows when it does. A warning tells of
+    weights none of which is of images.
 
     Args:
         network: The network.
     """
+    has_weights = has_images = False
     for module in network.modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        has_weights = has_weights or bool(own)
         for tensor in own:
-            if not is_lazy(tensor):
+            if is_lazy(tensor):
+                has_images = True  # or not: nobody knows yet
+            elif tensor.ndim in CHANNELS_LAST:
+                has_images = True
                 _lay_out(tensor)
         if any(map(is_lazy, own)):
             module.register_forward_pre_hook(_Later())
+    if has_weights and not has_images:
+        warnings.warn(
+            "channels_last=True does nothing for this network, which has no weights over images, "
+            "as Conv2d and Conv3d have. Leave it out.",
+            stacklevel=4,
+        )
 
 
 class _Later:
