@@ -178,6 +178,13 @@ def as_arrays(data: Any, name: str) -> Any:
     if hasattr(data, "to_numpy"):
         return _numbers(np.asarray(data.to_numpy()), name, data)
     if isinstance(data, np.ndarray):
+        # By its attribute: np.ma is loaded by those who use it.
+        hidden = np.count_nonzero(getattr(data, "mask", False))
+        if hidden:
+            raise DataError(
+                f"{name} is a masked array in which {hidden} values are masked, and a network "
+                f"would see what is under the mask. Pass {name}.filled(0), or leave out these rows."
+            )
         return _numbers(data, name, data)
     if isinstance(data, Mapping):
         return {key: as_arrays(value, f'{name}["{key}"]') for key, value in data.items()}
@@ -187,6 +194,11 @@ def as_arrays(data: Any, name: str) -> Any:
             return _as_table(data, name)
         parts = [as_arrays(item, f"{name}[{i}]") for i, item in enumerate(data)]
         return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
+    if isinstance(data, str) and data.endswith(".npy"):
+        raise InvalidTypeError(
+            f'{name} is the name of a file. Pass its array, np.load("{data}", mmap_mode="r"): rows '
+            "are read from the file as they are needed."
+        )
     raise InvalidTypeError(
         f"{name} is {kind_of(data)}; pass an ndarray, a tensor, a data frame, or lists, "
         "tuples and dicts of them. For a Dataset use fit_dataset, for a loader fit_generator."
