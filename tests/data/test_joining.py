@@ -87,6 +87,34 @@ def test_a_network_may_write_every_output_into_the_same_memory():
     assert joiner.result()[:, 0].tolist() == [number // 2 for number in range(20)]
 
 
+@pytest.mark.parametrize("number", [2, 3, 7])
+def test_a_network_may_fill_several_buffers_in_turn(number):
+    buffers = [torch.empty(4, 3) for _ in range(number)]
+    batches, joiner = sizes(*[4] * 30), Joiner(num_rows=120)
+    for count, batch in enumerate(batches):
+        joiner.append(buffers[count % number].copy_(batch), 4)
+    assert torch.equal(joiner.result(), torch.cat(batches))
+
+
+def test_a_network_may_change_what_it_has_returned():
+    batches, joiner = sizes(*[4] * 30), Joiner(num_rows=120)
+    for batch in batches:
+        returned = batch.clone()
+        joiner.append(returned, 4)
+        returned.zero_()
+    assert torch.equal(joiner.result(), torch.cat(batches))
+
+
+def test_what_is_changed_later_before_it_was_kept_is_an_error():
+    joiner = Joiner(num_rows=120)
+    batches = sizes(*[4] * 30)
+    for batch in batches[:10]:
+        joiner.append(batch, 4)
+    batches[9].zero_()
+    with pytest.raises(ClarionError, match=r"changed in place before it was kept.*clone"):
+        joiner.result()
+
+
 def test_results_have_no_gradient():
     joiner = Joiner()
     joiner.append(torch.ones(2, 3, requires_grad=True) * 2, 2)

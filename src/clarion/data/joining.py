@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from clarion.data.memory import version_of
 from clarion.data.nested import concatenate, map_structure, torch_apply, torch_to_numpy
 from clarion.errors import DataError, kind_of
 
@@ -198,10 +199,9 @@ class _Column:
         self._capacity = rows
         self._ends = [0]
         self._written = self._stop = 0
-        self._is_new = True
-        self._waiting: list[Tensor] = []
+        self._waiting: list[tuple[Tensor, int]] = []
         self._most_waiting = 1
-        self._first: Tensor | None = None
+        self._first: tuple[Tensor, int] | None = None
         size = first.element_size() * first.numel()
         self._block = max(1, min(_BATCHES_PER_BLOCK, _BYTES_PER_BLOCK // max(1, size)))
 
@@ -215,9 +215,8 @@ class _Column:
     def append(self, leaf: Tensor) -> None:
         if leaf.requires_grad:
             leaf = leaf.detach()
-        if self._is_new:
-            self._learn(leaf)
-        self._waiting.append(leaf)
+        self._look_at(leaf)
+        self._waiting.append((leaf, version_of(leaf)))
         self._stop += len(leaf)
         self._ends.append(self._stop)
         if len(self._waiting) >= self._most_waiting:
@@ -233,27 +232,37 @@ class _Column:
         self._write()
         return self._store.finish(self._stop)
 
-    def _learn(self, leaf: Tensor) -> None:
-        """Let batches wait if the network does not write its outputs into the same memory."""
+    def _look_at(self, leaf: Tensor) -> None:
+        """Let batches wait as long as nobody writes into the memory of those before."""
         if self._first is None:
-            self._first = leaf
+            self._first = leaf, version_of(leaf)
             return
-        if type(leaf) is Tensor and leaf.data_ptr() != self._first.data_ptr():
+        first, version = self._first
+        # Whoever fills several buffers in turn comes back to the first before all others.
+        if leaf.data_ptr() == first.data_ptr():
+            self._write()
+            self._most_waiting = 1
+        elif len(self._ends) == 2 and type(leaf) is Tensor and version_of(first) == version:
             self._most_waiting = self._block
-        self._first, self._is_new = None, False
 
     def _write(self) -> None:
         start, stop = self._written, self._stop
         if not self._waiting:
             return
+        if any(version_of(leaf) != version for leaf, version in self._waiting):
+            raise DataError(
+                "What the network, or the loader, gave for a batch was changed in place before it "
+                "was kept. Let it give a copy, y.clone()."
+            )
+        leaves = [leaf for leaf, _ in self._waiting]
         if stop > self._capacity:
             self._capacity = max(stop, 2 * self._capacity)
             self._array = self._store.resize(self._capacity, self._like, start)
         if self._as_is:
-            torch.cat(self._waiting, out=self._array[start:stop])
+            torch.cat(leaves, out=self._array[start:stop])
         else:
             rows: Any = slice(start, stop) if self._order is None else self._order[start:stop]
-            self._array[rows] = torch.cat(self._waiting).to(self._like)
+            self._array[rows] = torch.cat(leaves).to(self._like)
         self._waiting = []
         self._written = stop
 

@@ -8,8 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from clarion.data.memory import version_of
 from clarion.errors import DataError
-from clarion.metrics.blocks import MOST_BATCHES, version_of
+from clarion.metrics.blocks import MOST_BATCHES
 
 __all__ = ["Metric", "StreamingMetric", "accumulation_dtype"]
 

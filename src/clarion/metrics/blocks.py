@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["MOST_BATCHES", "Later", "is_small", "lasting", "version_of"]
+__all__ = ["MOST_BATCHES", "Later", "is_small", "lasting"]
 
 MOST_BATCHES = 64
 """How many batches wait at most."""
@@ -26,11 +26,6 @@ def lasting(value: Tensor) -> Tensor:
     if value.grad_fn is not None and value._base is None:
         return value.detach()
     return value.detach().clone()
-
-
-def version_of(value: Tensor) -> int:
-    """Return how often a tensor was changed in place; 0 for one of ``torch.inference_mode``."""
-    return 0 if value.is_inference() else value._version
 
 
 class Later:
