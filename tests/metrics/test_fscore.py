@@ -270,3 +270,30 @@ def test_nothing_is_read_on_the_host():
             metric.update(y_pred, (y_true, mask))
             metric.compute_tensor()
         BinaryF1()(y_pred[:, 0], y_true)
+
+
+@pytest.mark.parametrize("dims", [(), (7,)])
+@pytest.mark.parametrize("classes", [2, 5, 64])
+def test_many_labels_are_counted_as_few_are(classes, dims, monkeypatch):
+    torch.manual_seed(0)
+    y_pred = torch.randn(3000, classes, *dims)
+    y_true = torch.randint(0, classes, (3000, *dims))
+    y_true[::3], y_true[1::9], y_true[2::9] = -100, -3, classes + 4
+    metric = FBeta()
+    monkeypatch.setattr("clarion.metrics.fscore.is_readable", lambda tensor: False)
+    at_once = metric.tally(y_pred, y_true)
+    monkeypatch.setattr("clarion.metrics.fscore._MANY_LABELS", 10**9)
+    assert torch.equal(at_once, metric.tally(y_pred, y_true))
+
+
+def test_many_labels_equal_sklearn():
+    torch.manual_seed(0)
+    y_pred, y_true = torch.randn(3000, 5), torch.randint(0, 5, (3000,))
+    y_true[::7] = -100
+    metric = FBeta()
+    metric.update(y_pred, y_true)
+    valid = (y_true != -100).numpy()
+    precision, recall, fscore, _ = precision_recall_fscore_support(
+        y_true.numpy()[valid], y_pred.argmax(1).numpy()[valid], average="macro"
+    )
+    np.testing.assert_allclose(metric.compute(), [fscore, precision, recall], rtol=1e-12)

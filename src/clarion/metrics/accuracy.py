@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clarion.errors import DataError, InvalidArgumentError, quoted, suggestion
 from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.registry import do_register_metric_class, register_metric_class
-from clarion.metrics.shapes import aligned, is_readable
+from clarion.metrics.shapes import aligned, best_class, is_readable
 from clarion.metrics.weighting import elements, register_target_weight, valid_targets
 
 __all__ = [
@@ -273,7 +273,7 @@ def _best_matches(y_pred: Tensor, y_true: Tensor, ignore_index: int) -> tuple[Te
             f"Accuracy takes scores of shape (N, C, ...); y_pred has {tuple(y_pred.shape)}. For "
             'one score per example use "bin_acc".'
         )
-    best = y_pred.argmax(1)
+    best = best_class(y_pred)
     y_true = aligned(y_true, best, y_pred)
     counts = y_true != ignore_index
     met = best == y_true

@@ -13,7 +13,14 @@ from clarion.errors import DataError, InvalidArgumentError, StepError, quoted, s
 from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.names import Names, names_as_list
 from clarion.metrics.registry import register_metric_class
-from clarion.metrics.shapes import aligned, check_labels, is_readable, same_but_ones, split_mask
+from clarion.metrics.shapes import (
+    aligned,
+    best_class,
+    check_labels,
+    is_readable,
+    same_but_ones,
+    split_mask,
+)
 
 __all__ = [
     "F1",
@@ -28,6 +35,8 @@ __all__ = [
 
 Average: TypeAlias = Literal["macro", "micro", "binary"] | int
 
+_FEW_CLASSES = 64  # up to which all pairs of classes may be counted, in a table of up to 34 KB
+_MANY_LABELS = 2**10  # from which on that takes less time
 _METRICS = ("fscore", "precision", "recall")
 _AVERAGES = ("binary", "micro", "macro")
 _ABSENT = ("zero", "skip")
@@ -110,15 +119,13 @@ class FBeta(StreamingMetric):
         """
         with _determinism(self.make_deterministic):
             labels, predicted, skipped, num_classes = self._read(y_pred, y_true)
-            num_bins, ignored = num_classes + 3, num_classes + 2
-            true_bins = labels.clamp(-1, num_classes).long() + 1
-            missed = (labels != predicted) | skipped
-            bins = [
-                true_bins.masked_fill(missed, ignored),
-                (predicted + (num_bins + 1)).masked_fill(skipped, ignored + num_bins),
-                (true_bins + 2 * num_bins).masked_fill(skipped, ignored + 2 * num_bins),
-            ]
-            tallied = _count(bins, 3 * num_bins).reshape(3, num_bins)
+            by_pair = (
+                num_classes <= _FEW_CLASSES
+                and labels.numel() >= _MANY_LABELS
+                and not labels.is_floating_point()
+            )
+            count = _counted_by_pair if by_pair else _counted_by_class
+            tallied = count(labels, predicted, skipped, num_classes)
         if is_readable(tallied) and bool(_num_wrong(tallied)):
             check_labels(labels, ~skipped, num_classes)
         return tallied
@@ -169,7 +176,7 @@ class FBeta(StreamingMetric):
                 f"{tuple(labels.shape)}; expected the same, or scores of shape (N, C, ...)."
             )
         else:
-            num_classes, predicted = y_pred.shape[1], y_pred.argmax(1)
+            num_classes, predicted = y_pred.shape[1], best_class(y_pred)
         if self.average == "binary" and num_classes > 2:
             raise DataError(
                 f'average="binary" takes one or two scores per label; y_pred has {num_classes}: '
@@ -306,12 +313,46 @@ class BinaryRecall(FBeta):
         super().__init__(metric="recall", average="binary", **{"names": "bin_recall", **kwargs})
 
 
-def _count(bins: Sequence[Tensor], num_bins: int) -> Tensor:
+def _counted_by_pair(
+    labels: Tensor, predicted: Tensor, skipped: Tensor, num_classes: int
+) -> Tensor:
+    """Return what `_counted_by_class` returns, of whole labels and a table of all pairs.
+
+    It takes a third of the operations, and as many bins as there are pairs of classes.
+    """
+    pairs = torch.add(predicted, labels.clamp(-1, num_classes).long(), alpha=num_classes)
+    num_pairs = (num_classes + 2) * num_classes
+    pairs = (pairs + num_classes).masked_fill(skipped, num_pairs)
+    table = _count(pairs, num_pairs + 1)[:-1].reshape(num_classes + 2, num_classes)
+    by_label, by_prediction = table.sum(1), table.sum(0)
+    tallied = by_label.new_zeros(3, num_classes + 3)
+    tallied[0, 1:-2] = table[1:-1].diagonal()
+    tallied[1, 1:-2] = by_prediction
+    tallied[2, :-1] = by_label
+    tallied[:, -1] = pairs.numel() - tallied.sum(1)
+    return tallied
+
+
+def _counted_by_class(
+    labels: Tensor, predicted: Tensor, skipped: Tensor, num_classes: int
+) -> Tensor:
+    num_bins, ignored = num_classes + 3, num_classes + 2
+    true_bins = labels.clamp(-1, num_classes).long() + 1
+    missed = (labels != predicted) | skipped
+    bins = [
+        true_bins.masked_fill(missed, ignored),
+        (predicted + (num_bins + 1)).masked_fill(skipped, ignored + num_bins),
+        (true_bins + 2 * num_bins).masked_fill(skipped, ignored + 2 * num_bins),
+    ]
+    return _count(torch.stack(bins), 3 * num_bins).reshape(3, num_bins)
+
+
+def _count(bins: Tensor, num_bins: int) -> Tensor:
     """Return how often each bin occurs; by index_add, as bincount reads on the host."""
-    flat = torch.stack(list(bins)).reshape(-1)
+    flat = bins.reshape(-1)
     dtype = accumulation_dtype(flat.device)
     zeros = torch.zeros(num_bins, dtype=dtype, device=flat.device)
-    return zeros.index_add(0, flat, torch.ones_like(flat, dtype=dtype))
+    return zeros.index_add_(0, flat, torch.ones_like(flat, dtype=dtype))
 
 
 def _num_wrong(sums: Tensor) -> Tensor:
