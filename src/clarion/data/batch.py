@@ -30,6 +30,7 @@ class Batch:
             target.
         is_filler: Whether nothing of the batch counts: it only keeps a rank for which there are no
             examples in step with the others.
+        ran: What the network returned for it, and then the loss, if they are known before its step.
     """
 
     args: tuple[Any, ...] = ()
@@ -43,6 +44,7 @@ class Batch:
     mixed: Any = None
     lasts: bool = False
     is_filler: bool = False
+    ran: tuple[Any, ...] | None = None
 
     @property
     def is_plain(self) -> bool:

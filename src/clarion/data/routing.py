@@ -131,6 +131,19 @@ class Router:
             return Batch((raw,), {}, None, raw.shape[0])
         return Batch((raw[0],), {}, raw[1], raw[0].shape[0])
 
+    def all_at_once(
+        self, raws: Sequence[Any], device: torch.device | None, *, supervised: bool = True
+    ) -> list[Batch] | None:
+        """Return the same of several that were cut from the same tensors.
+
+        Args: see `at_once`.
+        """
+        if self.at_once(raws[0], device, supervised=supervised) is None:
+            return None
+        if not supervised:
+            return [Batch((x,), {}, None, x.shape[0]) for x in raws]
+        return [Batch((x,), {}, y, x.shape[0]) for x, y in raws]
+
     def learn(
         self, raw: Any, batch: Batch, device: torch.device | None, *, supervised: bool = True
     ) -> None:

@@ -13,26 +13,25 @@ import torch
 from torch import nn
 
 from clarion.checkpoints.random import preserved_random_state
-from clarion.data.arrays import ArrayBatches
 from clarion.data.batch import Batch
-from clarion.data.feed import Feed
+from clarion.engine.ahead import Ahead, nobody_listens
 from clarion.engine.cadence import Cadence
 from clarion.engine.engine import Engine
 from clarion.engine.grouping import group_by_step
 from clarion.engine.logs import Logs, to_floats
 from clarion.engine.parts import Plan
 from clarion.engine.ranks import is_stopped, note_rank, unite
+from clarion.engine.reading import Source, may_be_read_ahead, read, read_ahead
 from clarion.engine.recounting import recount
 from clarion.engine.stage import TRAIN, VALID, Stage, valid_stage
 from clarion.engine.state import Progress
 from clarion.engine.step import Output
-from clarion.engine.steps import step_of
+from clarion.engine.steps import Step, step_of
 from clarion.engine.transforming import transformed_batches
 from clarion.engine.under_way import UnderWay
 from clarion.metrics.collection import Measured
 
 __all__ = [
-    "Source",
     "Training",
     "fit",
     "mode",
@@ -45,23 +44,6 @@ __all__ = [
 _Keep = Callable[[Batch, Output], None]
 _LOSS = ("loss",)
 _UNSHARED = 2  # references to an object that one variable holds, and the call that counts them
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the batches of a pass come from.
-
-    Attributes:
-        feed: What gives the raw batches, pass after pass.
-        steps: How many batches make a pass; None for as many as there are.
-        supervised: Whether raw batches carry a target.
-        name: What tells several validation sets apart; empty if there is one.
-    """
-
-    feed: Feed
-    steps: int | None = None
-    supervised: bool = True
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +160,7 @@ def stream_stage(
     start = perf_counter()
     with _announced_errors(engine):
         engine.hooks.fire(stage.begin, {})
-        batches = _batches(engine, source, _where(stage, source))
+        batches = read(engine, source, _where(stage, source))
         outputs = run_batches(engine, stage, batches)
         found: tuple[Batch, Output] | None
         try:
@@ -212,6 +194,7 @@ def run_pass(
     batches: Iterable[Batch],
     keep: _Keep | None = None,
     done: int = 0,
+    step: Step | None = None,
 ) -> None:
     """Run every batch through the stage's step.
 
@@ -222,13 +205,17 @@ def run_pass(
         keep: What is called with each batch and its output, to collect them.
         done: How many batches of the pass were done before.
     """
-    for batch, output in run_batches(engine, stage, batches, done):
+    for batch, output in run_batches(engine, stage, batches, done, step):
         if keep is not None:
             keep(batch, output)
 
 
 def run_batches(
-    engine: Engine, stage: Stage, batches: Iterable[Batch], done: int = 0
+    engine: Engine,
+    stage: Stage,
+    batches: Iterable[Batch],
+    done: int = 0,
+    step: Step | None = None,
 ) -> Generator[tuple[Batch, Output], None, None]:
     """Run each batch through the stage's step when it is asked for; the only loop over batches.
 
@@ -238,7 +225,7 @@ def run_batches(
         Each batch and its output, after the hooks of the batch.
     """
     hooks, progress = engine.hooks, engine.progress
-    step = step_of(engine, stage)
+    step = step or step_of(engine, stage)
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
     is_due = hooks.only_at_times(stage.batch_end) if ends else None
     at_edge = engine.at_edge if stage.trains else None
@@ -276,7 +263,7 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
         training.under_way.restore_metrics(engine.device, engine.strategy.rank)
         with mode(engine.network, training=True), torch.enable_grad():
             batches = group_by_step(
-                transformed_batches(engine, _batches(engine, training.train, where, epoch, done)),
+                transformed_batches(engine, read(engine, training.train, where, epoch, done)),
                 per_step,
                 engine.objective.weigh,
                 engine.strategy,
@@ -294,7 +281,7 @@ def _run_epoch(engine: Engine, training: Training, epoch: int) -> dict[str, Any]
         engine,
         update.average,
         source.feed.loader,
-        lambda feed: _batches(engine, replace(source, feed=feed), where),
+        lambda feed: read(engine, replace(source, feed=feed), where),
     )
     logs |= _validate(engine, training, epoch)
     progress.epoch, progress.batch = epoch, 0
@@ -328,7 +315,13 @@ def _hooked_pass(
     logs: dict[str, Any] = {"time": 0.0}
     with engine.metrics.one_pass() if stage.scores else nullcontext():
         with mode(engine.network, training=False), torch.no_grad():
-            run_pass(engine, stage, _batches(engine, source, _where(stage, source)), keep)
+            step, where = step_of(engine, stage), _where(stage, source)
+            ahead: Ahead | None = getattr(step, "ahead", None)
+            if ahead and nobody_listens(engine, stage) and may_be_read_ahead(engine, source):
+                batches = ahead.run(engine, stage, read_ahead(engine, source, where))
+            else:
+                batches = read(engine, source, where)
+            run_pass(engine, stage, batches, keep, step=step)
         if stage.scores:
             unite(engine.metrics, engine.strategy)
             logs |= to_floats(engine.metrics.compute(stage.prefix))
@@ -339,25 +332,6 @@ def _hooked_pass(
 
 def _where(stage: Stage, source: Source) -> str:
     return f"the {stage.name} loader" + (f' "{source.name}"' if source.name else "")
-
-
-def _batches(
-    engine: Engine, source: Source, where: str, epoch: int = 0, done: int = 0
-) -> Generator[Batch, None, None]:
-    router, strategy, device = engine.router, engine.strategy, engine.device
-    feed = strategy.shard(source.feed)
-    lasts = isinstance(source.feed.loader, ArrayBatches) and router.hands_on
-    whole, supervised = strategy.world_size == 1, source.supervised
-    for number, raw in enumerate(feed.take(source.steps, where, epoch), start=done + 1):
-        batch = router.at_once(raw, device, supervised=supervised) if whole else None
-        if batch is None:
-            this = f"Batch {number} of {where}"
-            batch = router.route(raw, supervised=supervised, where=this)
-            batch = router.prepare(strategy.part(batch, number, this), device)
-            if whole:
-                router.learn(raw, batch, device, supervised=supervised)
-        batch.lasts = lasts
-        yield batch
 
 
 def _batch_logs(

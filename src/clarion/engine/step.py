@@ -133,9 +133,16 @@ def _repeat(engine: Engine, stage: Stage, number: int, batch: Batch) -> None:
         update.backward(loss, batch.share)
 
 
-def predict_step(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
-    """Run a batch forward."""
-    return Output(engine.objective.prediction(_call(engine, batch, stage, number), batch))
+def predict_step(
+    engine: Engine, batch: Batch, stage: Stage, number: int, raw: Any = NOT_RUN
+) -> Output:
+    """Run a batch forward.
+
+    Args: see `train_step`.
+    """
+    if raw is NOT_RUN:
+        raw = _call(engine, batch, stage, number)
+    return Output(engine.objective.prediction(raw, batch))
 
 
 def _uncounted(engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:

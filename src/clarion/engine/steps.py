@@ -6,7 +6,7 @@ from clarion.data.batch import Batch
 from clarion.engine.engine import Engine
 from clarion.engine.stage import Stage
 from clarion.engine.step import Output, predict_step, score_step, train_step
-from clarion.engine.tight import TightScore, TightStep
+from clarion.engine.tight import TightPredict, TightScore, TightStep
 
 __all__ = ["Step", "step_of"]
 
@@ -17,7 +17,9 @@ Step = Callable[[Engine, Batch, Stage, int], Output]
 def step_of(engine: Engine, stage: Stage) -> Step:
     """Return what takes the steps of a pass of this stage."""
     if not stage.trains:
-        return (TightScore.of(engine) or score_step) if stage.scores else predict_step
+        if stage.scores:
+            return TightScore.of(engine) or score_step
+        return TightPredict.of(engine) or predict_step
     compiled = engine.compiled
     if compiled is not None and compiled.suits(engine):
         return compiled  # type: ignore[no-any-return]

@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from clarion.data.batch import Batch
+from clarion.engine.ahead import Ahead, Kind, kind_of
 from clarion.engine.diagnosis import explain, explain_backward, explain_network
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
@@ -15,11 +16,11 @@ from clarion.engine.kernels import DirectStep
 from clarion.engine.nonfinite import HostGuard, Unguarded
 from clarion.engine.precision import Full
 from clarion.engine.stage import Stage
-from clarion.engine.step import NOT_RUN, Output, finish_step, score_step, train_step
+from clarion.engine.step import NOT_RUN, Output, finish_step, predict_step, score_step, train_step
 from clarion.metrics.blocks import is_small, lasting
 from clarion.metrics.decomposable import DecomposableMetric
 
-__all__ = ["TightScore", "TightStep"]
+__all__ = ["TightPredict", "TightScore", "TightStep"]
 
 _MOST_KINDS = 64
 
@@ -38,7 +39,7 @@ class _Tight:
         self._judge = loss.func
         self._metrics = engine.metrics
         self._reads = False
-        self._known: set[tuple[Any, ...]] = set()
+        self._known: set[Kind] = set()
 
     def _score(
         self, engine: Engine, batch: Batch, stage: Stage, number: int
@@ -53,24 +54,42 @@ class _Tight:
         except Exception as error:
             explain_network(error, stage, number, batch, engine.network)
             raise
-        if _kind(prediction, target) not in self._known:
+        if kind_of(prediction, target) not in self._known:
             return None, prediction
         if not batch.lasts:
             target = batch.target = target.clone()
-        part = "loss"
         try:
             loss = self._judge(prediction, target)
-            is_number = type(loss) is Tensor and loss.numel() == 1
-            value = loss.item() if self._reads and is_number else loss
-            self._loss.note(value, prediction, target)
+        except Exception as error:
+            explain(error, "loss", stage, number, prediction, batch)
+            raise
+        is_number = type(loss) is Tensor and loss.numel() == 1
+        value = loss.item() if self._reads and is_number else loss
+        self._count(batch, stage, number, lasting(prediction), value)
+        return Output(prediction, loss, loss), value
+
+    def _count(
+        self, batch: Batch, stage: Stage, number: int, prediction: Tensor, loss: Any
+    ) -> None:
+        """Count a batch of a known kind.
+
+        Args:
+            batch: The batch.
+            stage: The stage.
+            number: The number of the batch.
+            prediction: The prediction, detached. Nobody may change it afterwards.
+            loss: What the loss function returned, or its value as a number.
+        """
+        target, part = batch.target, "loss"
+        try:
+            self._loss.note(loss, prediction, target)
             part = "metric"
-            self._metrics.wait(lasting(prediction), target)
+            self._metrics.wait(prediction, target)
         except Exception as error:
             number -= getattr(error, "batches_ago", 0)
             part = part if part == "loss" else f"metric {self._metrics.failed}"
             explain(error, part, stage, number, prediction, batch)
             raise
-        return Output(prediction, loss, loss), value
 
     def _learn(self, engine: Engine, batch: Batch, given: Any, prediction: Any) -> None:
         """Take note of the kind of a batch that was scored the ordinary way.
@@ -81,7 +100,7 @@ class _Tight:
             given: The target that it had before.
             prediction: The prediction.
         """
-        kind = _kind(prediction, given)
+        kind = kind_of(prediction, given)
         if kind is None or not (batch.is_plain and is_small(prediction) and is_small(given)):
             return
         if len(self._known) < _MOST_KINDS and engine.objective.takes_as_it_is(prediction, given):
@@ -93,7 +112,16 @@ class TightScore(_Tight):
 
     It is for one network in its own arithmetic, one loss and metrics that count in blocks, and
     small outputs. What is measured is the same, bit for bit.
+
+    Args: see `_Tight`.
+
+    Attributes:
+        ahead: What may run batches before their step.
     """
+
+    def __init__(self, engine: Engine, loss: DecomposableMetric) -> None:
+        super().__init__(engine, loss)
+        self.ahead = Ahead(engine.network, self._known, loss.func)
 
     @classmethod
     def of(cls, engine: Engine) -> "TightScore | None":
@@ -103,14 +131,54 @@ class TightScore(_Tight):
 
     def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
         """Run a batch forward, compute its loss and update the metrics."""
-        raw = NOT_RUN
-        if batch.is_plain and not batch.is_filler:
+        raw, ran = NOT_RUN, batch.ran
+        if ran is not None:
+            raw = ran[0]
+            if len(ran) == 2:
+                self._count(batch, stage, number, *ran)
+                return Output(raw, ran[1], ran[1])
+        elif batch.is_plain and not batch.is_filler:
             output, raw = self._score(engine, batch, stage, number)
             if output is not None:
                 return output
         given = batch.target
         output = score_step(engine, batch, stage, number, raw)
         self._learn(engine, batch, given, output.prediction)
+        return output
+
+
+class TightPredict:
+    """Does what `predict_step` does, for a network in its own arithmetic that may run ahead.
+
+    Args:
+        network: The network.
+
+    Attributes:
+        ahead: What may run batches before their step.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._known: set[Kind] = set()
+        self.ahead = Ahead(network, self._known)
+
+    @classmethod
+    def of(cls, engine: Engine) -> "TightPredict | None":
+        """Return the tight step of an engine, None if it is not of the kind."""
+        return cls(engine.network) if _is_alone(engine) else None
+
+    def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
+        """Run a batch forward."""
+        if batch.ran is None:
+            output = predict_step(engine, batch, stage, number)
+        elif len(batch.ran) == 2:
+            return Output(batch.ran[0])
+        else:
+            output = predict_step(engine, batch, stage, number, batch.ran[0])
+        kind = kind_of(output.prediction, None)
+        if kind is None or not (batch.is_plain and is_small(output.prediction)):
+            return output
+        if len(self._known) < _MOST_KINDS:
+            self._known.add(kind)
         return output
 
 
@@ -201,11 +269,9 @@ class TightStep(_Tight):
 
 def _is_simple(engine: Engine) -> bool:
     """Tell whether batches are scored by one function, in the network's own arithmetic."""
-    alone = engine.forward is engine.network and type(engine.precision) is Full
-    return alone and engine.metrics.only_adds_up
+    return _is_alone(engine) and engine.metrics.only_adds_up
 
 
-def _kind(prediction: Any, target: Any) -> tuple[Any, ...] | None:
-    if type(prediction) is not Tensor or type(target) is not Tensor:
-        return None
-    return prediction.shape, prediction.dtype, target.shape, target.dtype
+def _is_alone(engine: Engine) -> bool:
+    """Tell whether nothing stands around the network that is called."""
+    return engine.forward is engine.network and type(engine.precision) is Full

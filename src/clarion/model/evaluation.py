@@ -20,7 +20,8 @@ from clarion.data.loaders import (
 )
 from clarion.data.mixing import transformed
 from clarion.engine.logs import Logs
-from clarion.engine.loop import Source, mode, run_stage
+from clarion.engine.loop import mode, run_stage
+from clarion.engine.reading import Source
 from clarion.engine.stage import TEST, TRAIN
 from clarion.engine.step import Output, score_step, train_step
 from clarion.model.collecting import Collector, Returns

@@ -18,9 +18,10 @@ from clarion.data.inspection import describe_shared, shared_examples, warn_of_so
 from clarion.data.loaders import check_iterable, check_steps, num_batches
 from clarion.engine.cadence import make_cadence
 from clarion.engine.limits import Limits
-from clarion.engine.loop import Source, Training, fit, mode, run_stage
+from clarion.engine.loop import Training, fit, mode, run_stage
 from clarion.engine.optimizers import place_optimizer_state
 from clarion.engine.profile import Profiler
+from clarion.engine.reading import Source
 from clarion.engine.stage import PREDICT, TEST
 from clarion.engine.step import predict_step
 from clarion.model.base import ModelBase

@@ -6,7 +6,7 @@ from typing import Any
 from clarion.data.arrays import is_table
 from clarion.data.feed import Feed
 from clarion.data.loaders import check_iterable, is_array, num_batches
-from clarion.engine.loop import Source
+from clarion.engine.reading import Source
 from clarion.errors import InvalidArgumentError, quoted
 
 __all__ = ["valid_sources", "validation_sets"]
