@@ -95,6 +95,13 @@ def test_one_hot_targets_that_a_metric_cannot_read():
         fit(nn.Linear(4, 2), X, one_hot, batch_metrics=["acc"])
 
 
+def test_targets_that_are_text():
+    model = Model(nn.Linear(4, 2), "sgd", "cross_entropy")
+    rows = [{"input": row, "labels": "ab"[n % 2]} for n, row in enumerate(X)]
+    with pytest.raises(StepError, match=r"targets are text: encode the classes as whole numbers"):
+        model.fit_dataset(rows, epochs=1, verbose=False)
+
+
 def test_inputs_of_half_precision():
     with pytest.raises(RuntimeError) as caught:
         fit(nn.Linear(4, 2), X.half(), LABELS)

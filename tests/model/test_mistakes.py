@@ -71,6 +71,8 @@ def check(match, act, kind=ClarionError):
             lambda: fit(LABELS, x=[X, X[1:]]),
         ),
         (r"x and y hold no examples \(length 0\)", lambda: fit(LABELS[:0], x=X[:0])),
+        (r"x\[0\] has 4, y has 20\..* x is a list, of 20 inputs: .* np\.stack\(x\)",
+         lambda: fit(LABELS, x=list(X.numpy()))),
         ("There is no array in x and y", lambda: fit([], x=[])),
         (r"one Tensor of shape \(20, 4\), without a target\. Pass y", lambda: fit(None)),
         ("y is an int; pass an ndarray", lambda: fit(3)),
@@ -345,6 +347,11 @@ def test_whole_numbers_as_inputs_of_layers_of_floats(dtype):
          lambda: fit(LABELS, net=nn.Conv2d(1, 3, 2), x=torch.zeros(20, 4, 4))),
         (r'a dict with the keys "inputs" as one argument, .*Linear\.forward: "input"',
          lambda: fit(LABELS, x={"inputs": X})),
+        (r"one argument each; .* of examples as one array, np\.stack\(x\)",
+         lambda: Model(nn.Linear(4, 3), None).predict(list(X), verbose=False)),
+        (r"An example of the batch holds None",
+         lambda: Model(nn.Linear(4, 3), "sgd", "cross_entropy").fit_dataset(
+             [(X[0], LABELS[0]), (X[1], None)], epochs=1, verbose=False)),
         (r"computed with gradients before it, .* as in x\.detach\(\)",
          lambda: Model(nn.Linear(4, 3), "sgd", "cross_entropy").fit(
              nn.Linear(4, 4)(X), LABELS, batch_size=5, epochs=1, verbose=False)),

@@ -62,9 +62,16 @@ def common_length(named: dict[str, Any]) -> int:
         for name, length in lengths.items():
             firsts.setdefault(length, name)
         listed = ", ".join(f"{name} has {length}" for length, name in firsts.items())
+        remedy = "check how they were built"
+        for name, structure in named.items():
+            if isinstance(structure, list) and len(structure) in firsts:
+                remedy = (
+                    f"{name} is a list, of {len(structure)} inputs: if it lists examples, pass "
+                    f"np.stack({name})"
+                )
         raise LengthMismatchError(
             f"The arrays have different numbers of examples: {listed}. "
-            "Each example needs one entry in every array; check how they were built."
+            f"Each example needs one entry in every array; {remedy}."
         )
     if not lengths:
         raise DataError(

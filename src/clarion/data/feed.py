@@ -254,3 +254,8 @@ def _note_loading(error: Exception, number: int, where: str) -> None:
             "The examples of a batch differ in size. Pass a collate_fn that pads them, for example "
             "with torch.nn.utils.rnn.pad_sequence."
         )
+    elif isinstance(error, TypeError) and "NoneType" in str(error):
+        error.add_note(
+            "An example of the batch holds None, which is no number. Leave it out, fill it in, or "
+            "pass a collate_fn that does."
+        )

@@ -114,9 +114,9 @@ def _remedy(error: Exception, prediction: Any, target: Any) -> str:
         return "The network returned None; let its forward end with a return."
     if not isinstance(prediction, Tensor) and isinstance(error, AttributeError | TypeError):
         return f"{said} {_remedy_for_structure(prediction)}"
-    if target is None:
-        return f"The batch has no target. {said}"
-    if not isinstance(prediction, Tensor) or not isinstance(target, Tensor):
+    if not isinstance(target, Tensor):
+        return _remedy_for_target(target, said)
+    if not isinstance(prediction, Tensor):
         return said
     if isinstance(error, IndexError) and "out of bounds" in text:
         return _remedy_for_index(prediction, text)
@@ -138,6 +138,14 @@ def _remedy(error: Exception, prediction: Any, target: Any) -> str:
             f"{said} Class indices go with what reads the scores of several classes, such as the "
             'loss "cross_entropy" and the metrics "acc" and "f1".'
         )
+    return said
+
+
+def _remedy_for_target(target: Any, said: str) -> str:
+    if target is None:
+        return f"The batch has no target. {said}"
+    if isinstance(target, list | tuple) and any(isinstance(one, str) for one in target):
+        return f"{said} The targets are text: encode the classes as whole numbers from 0 first."
     return said
 
 
@@ -265,7 +273,10 @@ def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
     if isinstance(error, TypeError) and "argument" in text and len(batch.args) > 1:
         if stage.name == "predict" and len(batch.args) == 2:
             return "If the batches are pairs (x, y), pass has_ground_truth=True."
-        return "A tuple or list of inputs is one argument each; pass a single input bare."
+        return (
+            "A tuple or list of inputs is one argument each; pass a single input bare, and a list "
+            "of examples as one array, np.stack(x)."
+        )
     floats = _is_about_dtypes(error)
     others = [v for v in batch.args if isinstance(v, Tensor) and not v.is_floating_point()]
     if floats and others:
