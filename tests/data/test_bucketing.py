@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from clarion.data.bucketing import LengthBucketBatchSampler
-from clarion.errors import DataError, InvalidArgumentError
+from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError
 from clarion.model import Model
 
 
@@ -195,3 +195,11 @@ def test_no_batch_at_all(lengths: list[int], drop_last: bool) -> None:
 def test_epochs_count_from_one() -> None:
     with pytest.raises(InvalidArgumentError, match="epoch is 0"):
         LengthBucketBatchSampler([1, 2], 1).set_epoch(0)
+
+
+@pytest.mark.parametrize("texts", [[[1, 2], [3, 4]], [[1, 2, 3], [4]], ["one", "two"], [None]])
+def test_what_is_no_length_is_told(texts: list[object]) -> None:
+    with pytest.raises(
+        InvalidTypeError, match=r"^lengths holds .* as in \[len\(text\) for text in"
+    ):
+        LengthBucketBatchSampler(texts, batch_size=2)

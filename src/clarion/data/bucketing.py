@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from clarion.errors import DataError, InvalidArgumentError
+from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, kind_of
 
 __all__ = ["LengthBucketBatchSampler"]
 
@@ -40,6 +40,7 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
 
     Raises:
         DataError: If there are no examples, or none are left for a batch.
+        InvalidTypeError: If the lengths are no numbers.
         InvalidArgumentError: If a number is below 1, or ``batches_per_epoch`` comes without
             ``seed``.
 
@@ -69,7 +70,7 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
                     "batches_per_epoch needs a seed: an epoch goes on where the last one ended, "
                     "so all of them must follow from one number. Pass seed=42."
                 )
-        self.lengths = torch.as_tensor(list(lengths))
+        self.lengths = _as_lengths(lengths)
         self.batch_size = batch_size
         self.window = window
         self.shuffle = shuffle
@@ -150,6 +151,20 @@ class LengthBucketBatchSampler(Sampler[list[int]]):
 
     def _sorted(self, window: Tensor) -> Tensor:
         return window[self.lengths[window].argsort(stable=True)]
+
+
+def _as_lengths(lengths: Iterable[int]) -> Tensor:
+    listed = list(lengths)
+    try:
+        found = torch.as_tensor(listed)
+    except (RuntimeError, TypeError, ValueError):
+        found = torch.empty(0, 0)
+    if found.ndim != 1:
+        raise InvalidTypeError(
+            f"lengths holds {kind_of(listed[0])} for the first example; it has one number for "
+            "each, as in [len(text) for text in texts]."
+        )
+    return found
 
 
 def _draw_seed(generator: torch.Generator | None = None) -> int:
