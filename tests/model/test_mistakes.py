@@ -347,6 +347,13 @@ def test_whole_numbers_as_inputs_of_layers_of_floats(dtype):
          lambda: fit(LABELS, net=nn.Conv2d(1, 3, 2), x=torch.zeros(20, 4, 4))),
         (r'a dict with the keys "inputs" as one argument, .*Linear\.forward: "input"',
          lambda: fit(LABELS, x={"inputs": X})),
+        (r"from 1 to 7, and an Embedding of 5 rows takes those from 0 to 4",
+         lambda: fit(LABELS, net=nn.Embedding(5, 3), x=torch.arange(20) % 7 + 1)),
+        (r'are whole numbers: .* x\.astype\("int64"\) of an ndarray',
+         lambda: fit(LABELS, net=nn.Embedding(5, 3), x={"input": torch.ones(20)})),
+        (r"input is int8", lambda: fit(LABELS, x={"input": X.to(torch.int8)})),
+        (r'no batch of one, or pass dataloader_kwargs={"drop_last": True}',
+         lambda: fit(LABELS[:1], net=nn.BatchNorm1d(4), x=X[:1])),
         (r"one argument each; .* of examples as one array, np\.stack\(x\)",
          lambda: Model(nn.Linear(4, 3), None).predict(list(X), verbose=False)),
         (r"An example of the batch holds None",
@@ -358,7 +365,7 @@ def test_whole_numbers_as_inputs_of_layers_of_floats(dtype):
     ],
 )  # fmt: skip
 def test_what_helps_is_told_beside_an_error_of_torch(remedy, act):
-    with pytest.raises((RuntimeError, TypeError)) as caught:
+    with pytest.raises((IndexError, RuntimeError, TypeError, ValueError)) as caught:
         act()
     assert len(caught.value.__notes__) == 2
     assert re.search(remedy, message_of(caught.value.__notes__[1])), caught.value.__notes__

@@ -73,6 +73,7 @@ def explain_network(
     remedy = (
         _remedy_for_call(error, batch, network)
         or _remedy_for_weights(error, batch, network)
+        or _remedy_for_indices(error, batch, network)
         or _network_remedy(error, stage, batch)
     )
     if remedy:
@@ -235,7 +236,7 @@ def _remedy_for_call(error: Exception, batch: Batch, network: nn.Module) -> str:
 def _remedy_for_weights(error: Exception, batch: Batch, network: nn.Module) -> str:
     """Return what to do about weights of half precision; empty if it is not about that."""
     weights = next((p for p in network.parameters() if p.dtype in _REDUCED), None)
-    inputs = [v for v in batch.args if isinstance(v, Tensor) and v.dtype is torch.float32]
+    inputs = [v for v in _tensors(batch) if v.dtype is torch.float32]
     if not (inputs and weights is not None and _is_about_dtypes(error)):
         return ""
     return (
@@ -245,10 +246,32 @@ def _remedy_for_weights(error: Exception, batch: Batch, network: nn.Module) -> s
     )
 
 
+def _remedy_for_indices(error: Exception, batch: Batch, network: nn.Module) -> str:
+    """Return what indices an embedding takes; empty if it is not about that."""
+    tables = [m for m in network.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    text = str(error)
+    if tables and "'indices'" in text and "scalar types: Long, Int" in text:
+        return (
+            "Embeddings take indices, which are whole numbers: convert them with x.long(), or "
+            'x.astype("int64") of an ndarray.'
+        )
+    if not tables or "index out of range" not in text:
+        return ""
+    indices = [v for v in _tensors(batch) if v.numel() and not v.dtype.is_floating_point]
+    if not indices:
+        return ""
+    lowest, highest = (int(f(torch.stack([f(v) for v in indices]))) for f in (torch.min, torch.max))
+    rows = min(table.num_embeddings for table in tables)
+    return (
+        f"The input holds indices from {lowest} to {highest}, and an Embedding of {rows} rows "
+        f"takes those from 0 to {rows - 1}: give it more rows, or the data fewer indices."
+    )
+
+
 def _remedy_for_channels(text: str, batch: Batch) -> str:
     """Return where the channels of images stand; empty if it is not about that."""
     found = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-    images = next((v for v in batch.args if isinstance(v, Tensor) and v.ndim > 2), None)
+    images = next((v for v in _tensors(batch) if v.ndim > 2), None)
     if found is None or images is None:
         return ""
     wanted, got = map(int, found.groups())
@@ -278,7 +301,7 @@ def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
             "of examples as one array, np.stack(x)."
         )
     floats = _is_about_dtypes(error)
-    others = [v for v in batch.args if isinstance(v, Tensor) and not v.is_floating_point()]
+    others = [v for v in _tensors(batch) if not v.is_floating_point()]
     if floats and others:
         pixels = ", and divide pixels by 255" if others[0].dtype is torch.uint8 else ""
         way = 'x.float(), or x.astype("float32") of an ndarray'
@@ -288,7 +311,7 @@ def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
             f"The input is {_dtype(others[0])}, and layers like Linear and Conv compute in "
             f"floats: convert it with {way}{pixels}."
         )
-    halves = [v for v in batch.args if isinstance(v, Tensor) and v.dtype in _REDUCED]
+    halves = [v for v in _tensors(batch) if v.dtype in _REDUCED]
     if floats and halves:
         return (
             f"The input is {_dtype(halves[0])}, and the weights are not: convert it with "
@@ -296,13 +319,22 @@ def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
         )
     if isinstance(error, RuntimeError) and "channels" in text:
         return _remedy_for_channels(text, batch)
-    flat = [v for v in batch.args if isinstance(v, Tensor) and v.ndim == 1]
+    if isinstance(error, ValueError) and "more than 1 value per channel when training" in text:
+        return (
+            "A normalisation over the batch needs more than one example: choose a batch_size that "
+            'leaves no batch of one, or pass dataloader_kwargs={"drop_last": True}.'
+        )
+    flat = [v for v in _tensors(batch) if v.ndim == 1]
     if isinstance(error, RuntimeError) and "shape" in text and flat:
         return (
             f"The input has shape {tuple(flat[0].shape)}, one number per example, and layers want "
             "(examples, features): pass x.reshape(-1, 1)."
         )
     return ""
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    return [v for v in (*batch.args, *batch.kwargs.values()) if isinstance(v, Tensor)]
 
 
 def _first_line(error: Exception) -> str:
