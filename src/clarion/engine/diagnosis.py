@@ -73,7 +73,7 @@ def explain_network(
     remedy = (
         _remedy_for_call(error, batch, network)
         or _remedy_for_weights(error, batch, network)
-        or _remedy_for_indices(error, batch, network)
+        or _remedy_for_indices(error, network)
         or _network_remedy(error, stage, batch)
     )
     if remedy:
@@ -246,26 +246,29 @@ def _remedy_for_weights(error: Exception, batch: Batch, network: nn.Module) -> s
     )
 
 
-def _remedy_for_indices(error: Exception, batch: Batch, network: nn.Module) -> str:
+def _remedy_for_indices(error: Exception, network: nn.Module) -> str:
     """Return what indices an embedding takes; empty if it is not about that."""
-    tables = [m for m in network.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
     text = str(error)
-    if tables and "'indices'" in text and "scalar types: Long, Int" in text:
+    if "'indices'" in text and "scalar types: Long, Int" in text:
         return (
             "Embeddings take indices, which are whole numbers: convert them with x.long(), or "
             'x.astype("int64") of an ndarray.'
         )
-    if not tables or "index out of range" not in text:
+    if "index out of range" not in text:
         return ""
-    indices = [v for v in _tensors(batch) if v.numel() and not v.dtype.is_floating_point]
-    if not indices:
-        return ""
-    lowest, highest = (int(f(torch.stack([f(v) for v in indices]))) for f in (torch.min, torch.max))
-    rows = min(table.num_embeddings for table in tables)
-    return (
-        f"The input holds indices from {lowest} to {highest}, and an Embedding of {rows} rows "
-        f"takes those from 0 to {rows - 1}: give it more rows, or the data fewer indices."
-    )
+    trace = error.__traceback__
+    while trace is not None:
+        table, indices = (trace.tb_frame.f_locals.get(name) for name in ("self", "input"))
+        if isinstance(table, nn.Embedding) and isinstance(indices, Tensor):
+            name = next((n for n, module in network.named_modules() if module is table), "")
+            shown = f' "{name}"' if name else ""
+            return (
+                f"The Embedding{shown} has {table.num_embeddings} rows and "
+                f"got indices from {int(indices.min())} to {int(indices.max())}: give it more "
+                "rows, or the data fewer indices; positions are fewer in shorter texts."
+            )
+        trace = trace.tb_next
+    return ""
 
 
 def _remedy_for_channels(text: str, batch: Batch) -> str:
