@@ -42,6 +42,19 @@ def fit(y, loss="cross_entropy", net=None, x=X, **options):
     return model.fit(x, y, epochs=1, batch_size=20, verbose=False)
 
 
+def bert(**columns):
+    """Train a network of transformers on columns of 20 rows."""
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+    config = transformers.BertConfig(
+        vocab_size=9, num_hidden_layers=1, max_position_embeddings=8, **size
+    )
+    columns = {"input_ids": [[1, 2]] * 20, "labels": [0, 1] * 10, **columns}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    model = Model(transformers.BertForSequenceClassification(config), "sgd", None)
+    return model.fit_dataset(rows, epochs=1, verbose=False)
+
+
 def message_of(error):
     """Check what every message has to keep to, and return it."""
     message = str(error)
@@ -352,6 +365,12 @@ def test_whole_numbers_as_inputs_of_layers_of_floats(dtype):
                      x=torch.arange(20) % 7 + 1)),
         (r'are whole numbers: .* x\.astype\("int64"\) of an ndarray',
          lambda: fit(LABELS, net=nn.Embedding(5, 3), x={"input": torch.ones(20)})),
+        (r'"labels" holds text, .* encode labels as whole numbers from 0, and texts with a tok',
+         lambda: bert(labels=["a"] * 20)),
+        (r"have 12 tokens, and the network has 8 positions: .*max_length=8\)",
+         lambda: bert(input_ids=[[1] * 12] * 20)),
+        (r"fewer outputs than there are classes: .*num_labels=6 or more",
+         lambda: bert(labels=[5] * 20)),
         (r"input is int8", lambda: fit(LABELS, x={"input": X.to(torch.int8)})),
         (r'no batch of one, or pass dataloader_kwargs={"drop_last": True}',
          lambda: fit(LABELS[:1], net=nn.BatchNorm1d(4), x=X[:1])),
@@ -366,7 +385,7 @@ def test_whole_numbers_as_inputs_of_layers_of_floats(dtype):
     ],
 )  # fmt: skip
 def test_what_helps_is_told_beside_an_error_of_torch(remedy, act):
-    with pytest.raises((IndexError, RuntimeError, TypeError, ValueError)) as caught:
+    with pytest.raises((AttributeError, IndexError, RuntimeError, TypeError, ValueError)) as caught:
         act()
     assert len(caught.value.__notes__) == 2
     assert re.search(remedy, message_of(caught.value.__notes__[1])), caught.value.__notes__

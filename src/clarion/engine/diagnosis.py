@@ -1,22 +1,19 @@
 """Failures of a step, told in the words of whoever passed the data."""
 
-import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from clarion.data.batch import Batch
+from clarion.engine.remedies import dtype_name, remedy_of
 from clarion.engine.stage import Stage
-from clarion.errors import ClarionError, DataError, StepError, kind_of, quoted, suggestion
+from clarion.errors import ClarionError, DataError, StepError, kind_of, quoted
 
 __all__ = ["explain", "explain_backward", "explain_network"]
 
 # Of these classes exactly: a class below them (out of memory, the user's own) means more.
 _ABOUT_VALUES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-_REDUCED = (torch.bfloat16, torch.float16)
 _MOST_PARTS = 6
 _MOST_CHARACTERS = 300
 
@@ -70,12 +67,7 @@ def explain_network(
         f"This happened in the network, on {stage.name} batch {number}, called with: "
         f"{_listed(called)}."
     )
-    remedy = (
-        _remedy_for_call(error, batch, network)
-        or _remedy_for_weights(error, batch, network)
-        or _remedy_for_indices(error, network)
-        or _network_remedy(error, stage, batch)
-    )
+    remedy = remedy_of(error, stage, batch, network)
     if remedy:
         error.add_note(remedy)
 
@@ -191,155 +183,6 @@ def _remedy_for_index(prediction: Tensor, text: str) -> str:
     )
 
 
-def _remedy_for_call(error: Exception, batch: Batch, network: nn.Module) -> str:
-    """Return which key a batch lacks, or has under another name; empty if it is not about that."""
-    if not isinstance(error, TypeError):
-        return ""
-    try:
-        signature = inspect.signature(network.forward)
-        given = signature.bind_partial(*batch.args, **batch.kwargs).arguments
-    except (TypeError, ValueError):
-        return ""
-    lacking = [
-        name
-        for name, parameter in signature.parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in given
-    ]
-    where = f"{type(network).__name__}.forward"
-    whole = batch.args[0] if len(batch.args) == 1 else None
-    if not lacking:
-        if not isinstance(whole, Mapping) or "dict" not in str(error):
-            return ""
-        if set(whole) & set(signature.parameters):
-            return ""
-        return (
-            f"The network got a dict with the keys {quoted(whole)} as one argument, since none is "
-            f"a parameter of {where}: {quoted(signature.parameters)}. Give the keys of the data "
-            "these names, or let forward take the dict."
-        )
-    if isinstance(whole, Mapping):
-        keys = [str(key) for key in whole]
-        wrong = next((key for key in keys if key not in signature.parameters), keys[0])
-        return (
-            f'The key "{wrong}" is no parameter of {where}'
-            f"{suggestion(wrong, signature.parameters) or '.'} Its parameters: "
-            f"{quoted(signature.parameters)}. Give the keys of the data these names."
-        )
-    return (
-        f"{where} takes {quoted(signature.parameters)}, and the data has no {quoted(lacking)}: "
-        "add it, or give the parameter a default."
-    )
-
-
-def _remedy_for_weights(error: Exception, batch: Batch, network: nn.Module) -> str:
-    """Return what to do about weights of half precision; empty if it is not about that."""
-    weights = next((p for p in network.parameters() if p.dtype in _REDUCED), None)
-    inputs = [v for v in _tensors(batch) if v.dtype is torch.float32]
-    if not (inputs and weights is not None and _is_about_dtypes(error)):
-        return ""
-    return (
-        f"The input is float32, and the weights are {_dtype(weights)}: keep them in float32, with "
-        f'network.float(), and pass precision="bf16-mixed"; or convert the input with '
-        f"x.to(torch.{_dtype(weights)})."
-    )
-
-
-def _remedy_for_indices(error: Exception, network: nn.Module) -> str:
-    """Return what indices an embedding takes; empty if it is not about that."""
-    text = str(error)
-    if "'indices'" in text and "scalar types: Long, Int" in text:
-        return (
-            "Embeddings take indices, which are whole numbers: convert them with x.long(), or "
-            'x.astype("int64") of an ndarray.'
-        )
-    if "index out of range" not in text:
-        return ""
-    trace = error.__traceback__
-    while trace is not None:
-        table, indices = (trace.tb_frame.f_locals.get(name) for name in ("self", "input"))
-        if isinstance(table, nn.Embedding) and isinstance(indices, Tensor):
-            name = next((n for n, module in network.named_modules() if module is table), "")
-            shown = f' "{name}"' if name else ""
-            return (
-                f"The Embedding{shown} has {table.num_embeddings} rows and "
-                f"got indices from {int(indices.min())} to {int(indices.max())}: give it more "
-                "rows, or the data fewer indices; positions are fewer in shorter texts."
-            )
-        trace = trace.tb_next
-    return ""
-
-
-def _remedy_for_channels(text: str, batch: Batch) -> str:
-    """Return where the channels of images stand; empty if it is not about that."""
-    found = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-    images = next((v for v in _tensors(batch) if v.ndim > 2), None)
-    if found is None or images is None:
-        return ""
-    wanted, got = map(int, found.groups())
-    if images.shape[-1] == wanted and images.shape[1] == got:
-        return (
-            "The channels stand last, and convolutions take them after the examples: pass "
-            "x.movedim(-1, 1), or np.moveaxis(x, -1, 1) of an ndarray. channels_last=True changes "
-            "how images lie in memory, not their shape."
-        )
-    if wanted == 1 and images.shape[0] == got:
-        return "The images have no dimension for their channels, of which there is one: x[:, None]."
-    return ""
-
-
-def _is_about_dtypes(error: Exception) -> bool:
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("dtype" in text or "type" in text)
-
-
-def _network_remedy(error: Exception, stage: Stage, batch: Batch) -> str:
-    text = str(error)
-    if isinstance(error, TypeError) and "argument" in text and len(batch.args) > 1:
-        if stage.name == "predict" and len(batch.args) == 2:
-            return "If the batches are pairs (x, y), pass has_ground_truth=True."
-        return (
-            "A tuple or list of inputs is one argument each; pass a single input bare, and a list "
-            "of examples as one array, np.stack(x)."
-        )
-    floats = _is_about_dtypes(error)
-    others = [v for v in _tensors(batch) if not v.is_floating_point()]
-    if floats and others:
-        pixels = ", and divide pixels by 255" if others[0].dtype is torch.uint8 else ""
-        way = 'x.float(), or x.astype("float32") of an ndarray'
-        if others[0].is_complex():
-            way = "torch.view_as_real(x), two numbers for one, or x.abs()"
-        return (
-            f"The input is {_dtype(others[0])}, and layers like Linear and Conv compute in "
-            f"floats: convert it with {way}{pixels}."
-        )
-    halves = [v for v in _tensors(batch) if v.dtype in _REDUCED]
-    if floats and halves:
-        return (
-            f"The input is {_dtype(halves[0])}, and the weights are not: convert it with "
-            'x.float(); precision="bf16-mixed" computes faster with weights of float32.'
-        )
-    if isinstance(error, RuntimeError) and "channels" in text:
-        return _remedy_for_channels(text, batch)
-    if isinstance(error, ValueError) and "more than 1 value per channel when training" in text:
-        return (
-            "A normalisation over the batch needs more than one example: choose a batch_size that "
-            'leaves no batch of one, or pass dataloader_kwargs={"drop_last": True}.'
-        )
-    flat = [v for v in _tensors(batch) if v.ndim == 1]
-    if isinstance(error, RuntimeError) and "shape" in text and flat:
-        return (
-            f"The input has shape {tuple(flat[0].shape)}, one number per example, and layers want "
-            "(examples, features): pass x.reshape(-1, 1)."
-        )
-    return ""
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    return [v for v in (*batch.args, *batch.kwargs.values()) if isinstance(v, Tensor)]
-
-
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
     first = text.splitlines()[0][:_MOST_CHARACTERS].rstrip(".") if text else ""
@@ -350,7 +193,7 @@ def _first_line(error: Exception) -> str:
 
 def _described(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"{tuple(value.shape)} {_dtype(value)}"
+        return f"{tuple(value.shape)} {dtype_name(value)}"
     if isinstance(value, list | tuple):
         return f"{kind_of(value)} of [{_listed([_described(item) for item in value])}]"
     if isinstance(value, Mapping):
@@ -363,7 +206,3 @@ def _listed(parts: list[str]) -> str:
     more = len(parts) - _MOST_PARTS
     shown = parts[:_MOST_PARTS] + ([f"and {more} more"] if more > 0 else [])
     return ", ".join(shown)
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
