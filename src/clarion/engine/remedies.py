@@ -28,11 +28,12 @@ def remedy_of(error: Exception, stage: Stage, batch: Batch, network: nn.Module) 
     return (
         _remedy_for_call(error, batch, network)
         or _remedy_for_several(error, stage, batch)
-        or _remedy_for_texts(batch, network)
+        or _remedy_for_long_texts(batch, network)
         or _remedy_for_weights(error, batch, network)
         or _remedy_for_indices(error, network)
         or _remedy_for_inputs(error, batch, network)
         or _remedy_for_shapes(error, batch)
+        or _remedy_for_words(error, batch)
     )
 
 
@@ -95,14 +96,21 @@ def _remedy_for_several(error: Exception, stage: Stage, batch: Batch) -> str:
     )
 
 
-def _remedy_for_texts(batch: Batch, network: nn.Module) -> str:
-    """Return what to do about texts that are no numbers yet, or longer than the network takes."""
+def _remedy_for_words(error: Exception, batch: Batch) -> str:
+    """Return what to do about texts that are no numbers yet; empty if there are none."""
+    if isinstance(error, RuntimeError):
+        return ""
     for name, value in batch.kwargs.items():
         if isinstance(value, list) and any(isinstance(one, str) for one in value):
             return (
                 f'"{name}" holds text, which comes to the network as it is: encode labels as whole '
                 "numbers from 0, and texts with a tokenizer, before the training."
             )
+    return ""
+
+
+def _remedy_for_long_texts(batch: Batch, network: nn.Module) -> str:
+    """Return what to do about texts that are longer than the network takes."""
     ids = batch.kwargs.get("input_ids")
     most = getattr(getattr(network, "config", None), "max_position_embeddings", None)
     if isinstance(ids, Tensor) and ids.ndim == 2 and isinstance(most, int) and ids.shape[1] > most:
