@@ -325,6 +325,12 @@ def test_precisions(given, name):
     assert model(precision=given).precision == name
 
 
+@pytest.mark.parametrize("near", ["bf16", "bfloat16", torch.bfloat16])
+def test_a_dtype_leads_to_its_precision(near):
+    with pytest.raises(ValueError, match='did you mean "bf16-mixed"'):
+        model(precision=near)
+
+
 @pytest.mark.parametrize("wrong", ["bf16", "float16", 16])
 def test_what_is_no_precision(wrong):
     with pytest.raises(ValueError, match=f'Unknown precision "{wrong}".*Known: "32"'):

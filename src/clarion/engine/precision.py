@@ -160,7 +160,8 @@ def make_precision(name: str, network: nn.Module) -> Precision:
         InvalidArgumentError: If the device cannot do it.
     """
     if name not in PRECISIONS:
-        hint = suggestion(str(name), PRECISIONS) or "."
+        asked = str(name).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
+        hint = suggestion(asked, PRECISIONS) or "."
         raise UnknownNameError(f'Unknown precision "{name}"{hint} Known: {quoted(PRECISIONS)}.')
     if name == "32":
         return Full()
