@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from torch import nn
 
 from clarion import (
     F1,
@@ -11,6 +12,7 @@ from clarion import (
     ClarionError,
     EarlyStopping,
     LambdaCallback,
+    Model,
     ModelCheckpoint,
     UnknownArgumentError,
 )
@@ -67,6 +69,22 @@ def test_of_many_arguments_only_the_nearest_is_named():
         many(epoch=1)
     with pytest.raises(TypeError, match=r'Its arguments: "a1", .*, "epochs"\.$'):
         many(zzz=1)
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda model: model.fit(shuffle=False), r'dataloader_kwargs={"shuffle": \.\.\.}\.$'),
+        (lambda model: model.predict(0, num_workers=2), r'kwargs={"num_workers": \.\.\.}\.$'),
+        (
+            lambda model: type(model)(0, lr=1),
+            r'goes into optimizer={"optim": "adam", "lr": \.\.\.}',
+        ),
+    ],
+)
+def test_an_argument_that_has_its_place_in_another_one(build, told):
+    with pytest.raises(UnknownArgumentError, match=told):
+        build(Model(nn.Linear(1, 1), None))
 
 
 def test_the_error_is_clarions_and_says_one_thing():

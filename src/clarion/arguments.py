@@ -18,6 +18,14 @@ __all__ = ["check_keywords", "check_switch", "check_whole_number", "checked_argu
 
 _MANY = 15  # more names than anybody reads beside the one that was meant
 
+_OF_LOADERS = ("collate_fn", "drop_last", "num_workers", "pin_memory", "sampler", "shuffle")
+_OF_OPTIMIZERS = ("clip_norm", "lr", "momentum", "schedule", "warmup", "weight_decay")
+_ELSEWHERE = {
+    "dataloader_kwargs": ('dataloader_kwargs={{"{}": ...}}', _OF_LOADERS),
+    "optimizer": ('optimizer={{"optim": "adam", "{}": ...}}', _OF_OPTIMIZERS),
+}
+"""Arguments that take others inside: how that is written, and for which."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -122,6 +130,11 @@ def _name_of(func: Callable[..., Any], args: tuple[Any, ...]) -> str:
 def _unknown(name: str, given: Iterable[str], known: list[str]) -> UnknownArgumentError:
     unknown = min(key for key in given if key not in known)
     known = [parameter for parameter in known if parameter != "self"]
+    for holder, (written, names) in _ELSEWHERE.items():
+        if holder in known and unknown in names:
+            return UnknownArgumentError(
+                f'{name} has no argument "{unknown}": it goes into {written.format(unknown)}.'
+            )
     hint = suggestion(unknown, known)
     if hint and len(known) > _MANY:
         rest = f"help({name.split(': ')[-1]}) lists all."
