@@ -74,6 +74,7 @@ class Job:
         bf16: Whether to compute in bfloat16 where that is sound.
         channels_last: Whether images are laid out with the channels last.
         buckets: Whether batches are made of texts of similar length.
+        compiled: Whether whole train steps are compiled, before the clock runs.
     """
 
     network: nn.Module
@@ -93,6 +94,7 @@ class Job:
     bf16: bool = False
     channels_last: bool = False
     buckets: bool = False
+    compiled: bool = False
 
     def loader(self, *, shuffle: bool = True) -> Any:
         """Return the data as loops in tutorials take it."""

@@ -9,7 +9,9 @@ when nothing else troubles the machine. What parts do to each other's caches is 
 
 import timeit
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -61,6 +63,24 @@ def train_parts(job: Job) -> dict[str, float]:
         "  check of the gradients": microseconds(lambda: check(gradients, found)),
         "its operations in a loop": microseconds(lambda: least(job), job.num_steps),
     }
+
+
+def compiled_parts(job: Job) -> dict[str, float]:
+    """Return the microseconds of a step by hand, of `fit`, and of compiled steps; say what it took.
+
+    Compiling itself is not in the times.
+    """
+    x, y, size = job.x, job.y, job.batch_size
+    found = {"a step by hand": microseconds(lambda: bare.fit(job), job.num_steps)}
+    for name, mode in (("a step of fit", False), ('with compile="step"', "step")):
+        model = Model(
+            deepcopy(job.network), "sgd", "cross_entropy", batch_metrics=["acc"], compile=mode
+        )
+        fit = partial(model.fit, x, y, batch_size=size, epochs=1, verbose=False)
+        fit()
+        found[name] = microseconds(fit, job.num_steps)
+    print(model.compilation)
+    return found
 
 
 def least(job: Job) -> None:
@@ -166,7 +186,8 @@ def image_parts(job: Job) -> dict[str, float]:
 def show(found: dict[str, float]) -> None:
     """Print a table; the first entry is the yardstick, the second the sum of the indented ones."""
     yardstick, whole, *_ = found.values()
-    left = whole - sum(value for name, value in found.items() if name.startswith(" "))
+    parts = [value for name, value in found.items() if name.startswith(" ")]
+    left = whole - sum(parts) if parts else 0.0
     for name, value in found.items():
         if left and not name.startswith(" ") and value not in (yardstick, whole):
             _line("  all else", left, yardstick)
@@ -182,9 +203,10 @@ def _line(name: str, value: float, yardstick: float) -> None:
 
 
 def main() -> None:
-    """Measure and print three tables."""
+    """Measure and print four tables."""
     torch.set_num_threads(1)
     show(train_parts(replace(make_job("arrays"), epochs=1)))
+    show(compiled_parts(replace(make_job("arrays"), epochs=1)))
     show(score_parts(make_job("scoring", 0.5)))
     show(image_parts(make_job("images", 0.1)))
 

@@ -19,6 +19,7 @@ VARIANTS = {
     "bf16": "bf16",
     "channels_last": "channels_last",
     "buckets": "buckets",
+    "compiled": "compiled",
 }
 """What the part of a contender's name after the colon sets in the job."""
 
@@ -45,6 +46,12 @@ def fit(framework: ModuleType, job: Job) -> dict[str, Any]:
 
     first = {name: value.clone() for name, value in job.network.state_dict().items()}
     short = job.small()
+    if job.compiled:
+        train = framework.prepared(short)
+        job.network.load_state_dict(first)
+        torch.manual_seed(1)
+        loss, cost = measured(lambda: train(job))
+        return {**cost, "loss": loss, "steps": job.num_steps}
     with counted_rows(job.network) as rows:
         framework.fit(short)
     job.network.load_state_dict(first)

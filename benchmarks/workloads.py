@@ -55,12 +55,12 @@ WORKLOADS = {
     "arrays": Workload(
         "Tiny network on arrays, batch size 32, with accuracy",
         "fit",
-        (*_LOOPS, "clarion", "clarion:bar", *_PEERS, "poutyne:bar"),
+        (*_LOOPS, "clarion", "clarion:bar", "clarion:compiled", *_PEERS, "poutyne:bar"),
     ),
     "batches": Workload(
         "Tiny network on batches made already, with accuracy",
         "fit",
-        (*_LOOPS, "clarion", *_PEERS, *_BARS, *_LOGS),
+        (*_LOOPS, "clarion", "clarion:compiled", *_PEERS, *_BARS, *_LOGS),
     ),
     "images": Workload(
         "Convolutional network with Adam, batch size 64",

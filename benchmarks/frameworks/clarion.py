@@ -1,12 +1,15 @@
 """clarion: `Model` and its own ways to take arrays, batches and texts."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from jobs import Job, padded
 
 from clarion import Callback, Model
 
-__all__ = ["evaluate", "fit", "predict"]
+__all__ = ["evaluate", "fit", "predict", "prepared"]
 
 
 class Reader(Callback):
@@ -28,7 +31,23 @@ def model_of(job: Job, **options: Any) -> Model:
 
 def fit(job: Job) -> float:
     """Train; return the mean loss of the last epoch."""
-    model = model_of(job, batch_metrics=["accuracy"])
+    return train(model_of(job, batch_metrics=["accuracy"]), job)
+
+
+def prepared(job: Job) -> Callable[[Job], float]:
+    """Return what trains as `fit` does, by steps that are compiled already.
+
+    Args:
+        job: A short one, of the same kind.
+    """
+    model = model_of(job, batch_metrics=["accuracy"], compile="step")
+    train(model, replace(job, epochs=8))
+    assert model.compilation is not None
+    return partial(train, model)
+
+
+def train(model: Model, job: Job) -> float:
+    """Train a model; return the mean loss of the last epoch."""
     options: dict[str, Any] = {"epochs": job.epochs, "verbose": job.progress}
     if job.reads_logs:
         options["callbacks"] = [Reader()]
