@@ -240,6 +240,16 @@ def test_memory_that_is_written_again_later_is_an_error(data):
         Model(Late(), None).predict(x, batch_size=SIZE, verbose=False)
 
 
+def test_weights_of_examples_count_as_they_do_batch_by_batch(data, rows):
+    x, y = data
+    weights = torch.rand(ROWS)
+    model = Model(Plain(), None, "cross_entropy")
+    found = model.evaluate(x, y, batch_size=SIZE, sample_weight=weights, verbose=False)
+    losses = cross_entropy(model.network(x), y, reduction="none").double()
+    assert found == pytest.approx(((losses * weights).sum() / weights.sum()).item(), rel=1e-6)
+    assert not rows
+
+
 def test_an_error_of_the_network_names_its_batch(data):
     x, y = data
 

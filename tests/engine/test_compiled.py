@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from clarion import Callback, InvalidArgumentError, Model, NonFiniteError
-from clarion.engine import compiled
+from clarion.engine import compiled, graphs as graphs_module
 from clarion.engine.compiled import Compilation
 
 X = torch.randn(70, 6, generator=torch.Generator().manual_seed(0))
@@ -72,7 +72,7 @@ def assert_close(model, other):
 def test_what_is_learnt_is_what_torch_s_optimizers_learn(graphs, optimizer):
     model, history = train(compile="step", optimizer=optimizer)
     other, expected = train(compile=False, optimizer=optimizer)
-    assert graphs == [{"fullgraph": True, "dynamic": False}]
+    assert [(one["fullgraph"], one["dynamic"]) for one in graphs] == [(True, False)]
     assert_close(model, other)
     assert [row["acc"] for row in history] == [row["acc"] for row in expected]
     assert [row["loss"] for row in history] == pytest.approx(
@@ -265,6 +265,150 @@ def test_the_sentence_says_when_it_pays():
     )
     assert "does not pay here" in str(Compilation(20.0, 1e-2, 2e-2))
     assert str(Compilation(2.0)) == 'compile="step" took 2.0 s to compile.'
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Run graphs as torch captures them, without a compiler; note how often, and how directly."""
+    torch._dynamo.reset()
+    found = {"graphs": 0, "checked": 0, "runs": 0}
+
+    def lower(graph, inputs):
+        found["graphs"] += 1
+
+        def run(*inputs):
+            found["runs"] += 1
+            return graph(*inputs)
+
+        return run
+
+    call = graphs_module.Graph.__call__
+
+    def checked(self, tensors, lasting):
+        found["checked"] += 1
+        return call(self, tensors, lasting)
+
+    monkeypatch.setattr(graphs_module, "_lower", lower)
+    monkeypatch.setattr(graphs_module.Graph, "__call__", checked)
+    yield found
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", {"optim": "adamw", "lr": 0.01, "average": "ema"}])
+def test_a_graph_is_called_directly_once_nothing_has_changed(captured, optimizer):
+    model, history = train(compile="step", optimizer=optimizer, epochs=4)
+    other, expected = train(compile=False, optimizer=optimizer, epochs=4)
+    assert captured["graphs"] == 1
+    assert captured["checked"] == 2 + 3  # twice in the first pass, then once in each
+    assert captured["runs"] > 4 * captured["checked"]
+    assert_close(model, other)
+    for row, wanted in zip(history, expected, strict=True):
+        assert row["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+        assert row["acc"] == wanted["acc"]
+
+
+def test_no_gradients_of_an_earlier_step_are_left_at_the_weights(captured):
+    model, _ = train(compile="step", x=X[:64], y=Y[:64])
+    assert captured["runs"] > captured["checked"]
+    assert [p.grad for p in model.network.parameters()] == [None] * 6
+
+
+class Counting(nn.Linear):
+    def __init__(self):
+        super().__init__(6, 2)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * (1 + self.calls % 2)
+
+
+@pytest.mark.filterwarnings('ignore:compile="step" is left out')
+def test_a_network_that_counts_its_calls_goes_on_counting(captured):
+    torch.manual_seed(0)
+    network = Counting()
+    train(compile="step", network=network, epochs=3)
+    torch.manual_seed(0)
+    plain = Counting()
+    train(compile=False, network=plain, epochs=3)
+    assert network.calls == plain.calls
+    torch.testing.assert_close(network.weight, plain.weight)
+
+
+class Keeping(nn.Linear):
+    def __init__(self):
+        super().__init__(6, 2)
+        self.last = None
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.last = y.detach() * 2
+        return y
+
+
+def test_what_a_network_keeps_is_of_its_last_call(captured):
+    torch.manual_seed(0)
+    network = Keeping()
+    train(compile="step", network=network, epochs=3)
+    torch.manual_seed(0)
+    plain = Keeping()
+    train(compile=False, network=plain, epochs=3)
+    torch.testing.assert_close(network.last, plain.last)
+    assert captured["runs"] == captured["checked"]
+
+
+class Scaled(nn.Linear):
+    scale = 1.0
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+def test_what_is_changed_between_two_passes_counts(captured):
+    class Louder(Callback):
+        def on_epoch_end(self, epoch_number, logs):
+            self.model.network.scale *= 2
+
+    found = []
+    for mode in ("step", False):
+        torch.manual_seed(0)
+        network = Scaled(6, 2)
+        train(compile=mode, network=network, epochs=4, fit={"callbacks": [Louder()]})
+        found.append(network.weight)
+    torch.testing.assert_close(*found)
+    assert captured["graphs"] == 4
+    assert captured["runs"] > captured["checked"]
+
+
+class Sum(nn.Linear):
+    def forward(self, x, other):
+        return super().forward(x) - 0.5 * super().forward(other)
+
+
+def test_a_tensor_that_is_given_twice_may_be_two_the_next_time(captured):
+    pairs = [(x, x) for x in X[:64].split(8) * 2]
+    pairs += zip(X[:64].split(8), X.flip(0)[:64].split(8), strict=True)
+    batches = [(pair, Y[:8]) for pair in pairs]
+    found = []
+    for mode in ("step", False):
+        torch.manual_seed(0)
+        model = Model(Sum(6, 2), "sgd", "cross_entropy", compile=mode)
+        model.fit_generator(batches, epochs=2, verbose=False)
+        found.append(model.network.weight)
+    torch.testing.assert_close(*found)
+
+
+def test_batches_with_other_strides_take_the_ordinary_step(captured):
+    plain = list(zip(X.split(8), Y.split(8), strict=True))
+    other = [(x.t().contiguous().t(), y) for x, y in plain[:4]]
+    found = []
+    for mode in ("step", False):
+        torch.manual_seed(0)
+        model = Model(nn.Linear(6, 2), "sgd", "cross_entropy", compile=mode)
+        model.fit_generator([*plain, *other], epochs=2, verbose=False)
+        found.append(model.network.weight)
+    torch.testing.assert_close(*found)
+    assert captured["graphs"] == 1
 
 
 @pytest.mark.slow

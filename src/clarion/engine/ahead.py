@@ -64,7 +64,7 @@ class Ahead:
             start = 0
             while start < len(some):
                 stop = start + 1
-                if self._known and not self._overwrites and some[start].is_plain:
+                if self._known and not self._overwrites:
                     row = some[start:] if self._is_trusted else some[start:stop]
                     stop = start + self._run_row(engine, stage, row, number)
                 yield from some[start:stop]

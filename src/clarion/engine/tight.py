@@ -65,12 +65,10 @@ class _Tight:
             raise
         is_number = type(loss) is Tensor and loss.numel() == 1
         value = loss.item() if self._reads and is_number else loss
-        self._count(batch, stage, number, lasting(prediction), value)
+        self.count(batch, stage, number, lasting(prediction), value)
         return Output(prediction, loss, loss), value
 
-    def _count(
-        self, batch: Batch, stage: Stage, number: int, prediction: Tensor, loss: Any
-    ) -> None:
+    def count(self, batch: Batch, stage: Stage, number: int, prediction: Tensor, loss: Any) -> None:
         """Count a batch of a known kind.
 
         Args:
@@ -135,7 +133,7 @@ class TightScore(_Tight):
         if ran is not None:
             raw = ran[0]
             if len(ran) == 2:
-                self._count(batch, stage, number, *ran)
+                self.count(batch, stage, number, *ran)
                 return Output(raw, ran[1], ran[1])
         elif batch.is_plain and not batch.is_filler:
             output, raw = self._score(engine, batch, stage, number)
