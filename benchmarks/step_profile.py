@@ -150,7 +150,27 @@ def score_parts(job: Job) -> dict[str, float]:
             "  F1, 64 batches at once": counting,
             "  copy of the prediction": microseconds(prediction.clone),
             "  copy of the inputs": microseconds(inputs.clone),
+            "its operations in a loop": microseconds(lambda: least_score(job), number),
         }
+
+
+def least_score(job: Job) -> None:
+    """Do what `evaluate` does for the same values, and nothing that it does for anybody else."""
+    x, y, size, net = job.x, job.y, job.batch_size, job.network
+    metric, kept = F1(), []
+    rows = size * 15  # what half a megabyte holds
+    for block, labels in zip(x.split(rows), y.split(rows), strict=True):
+        for inputs, target in zip(
+            block.clone().split(size), labels.clone().split(size), strict=True
+        ):
+            prediction = net(inputs)
+            kept.append((cross_entropy(prediction, target).clone(), prediction, target))
+            if len(kept) == BATCHES_IN_A_BLOCK:
+                losses, guesses, truths = zip(*kept, strict=True)
+                counts = torch.stack(truths).ne(-100).sum(1)
+                (torch.stack(losses).double() * counts).sum()
+                metric.update(torch.cat(guesses), torch.cat(truths))
+                kept = []
 
 
 def image_parts(job: Job) -> dict[str, float]:
