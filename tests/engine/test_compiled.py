@@ -313,6 +313,12 @@ def test_no_gradients_of_an_earlier_step_are_left_at_the_weights(captured):
     assert [p.grad for p in model.network.parameters()] == [None] * 6
 
 
+def test_many_models_have_a_graph_each(captured):
+    for _ in range(10):  # torch compiles the same code 8 times at most
+        train(compile="step", network=nn.Linear(6, 2), epochs=1)
+    assert captured["graphs"] == 10
+
+
 class Counting(nn.Linear):
     def __init__(self):
         super().__init__(6, 2)

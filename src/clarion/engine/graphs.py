@@ -1,6 +1,7 @@
 """Train steps as graphs: what is compiled, and how a graph is called."""
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Graph:
 
     def __init__(self, function: Callable[[tuple[Tensor, ...], list[Tensor]], Any]) -> None:
         self._compiled = torch.compile(
-            function, fullgraph=True, dynamic=False, backend=self._lowered
+            _of_its_own(function), fullgraph=True, dynamic=False, backend=self._lowered
         )
         self._calls: list[tuple[Any, Any, Any]] = []
         self._unchanged = 0
@@ -132,6 +133,16 @@ class StepGraph:
             buffer.data.copy_(old)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
+
+
+def _of_its_own(function: Any) -> Callable[..., Any]:
+    """Return the same function with code of its own.
+
+    torch counts by code how often it has compiled, and stops after some times: the ninth model of a
+    cross-validation would go without a graph.
+    """
+    code, names = function.__code__.replace(), function.__globals__
+    return FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _lower(graph: Any, inputs: Any) -> Callable[..., Any]:
