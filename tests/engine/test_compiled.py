@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 
 import pytest
 import torch
@@ -339,6 +340,99 @@ def test_a_network_that_counts_its_calls_goes_on_counting(captured):
     train(compile=False, network=plain, epochs=3)
     assert network.calls == plain.calls
     torch.testing.assert_close(network.weight, plain.weight)
+
+
+class Toggling(nn.Linear):
+    flag = False
+
+    def forward(self, x):
+        self.flag = not self.flag
+        return super().forward(x) * (2.0 if self.flag else 1.0)
+
+
+class Swapping(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.one, self.other = torch.tensor(1.0), torch.tensor(2.0)
+
+    def forward(self, x):
+        y = super().forward(x) * self.one
+        self.one, self.other = self.other, self.one
+        return y
+
+
+class Guessing(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * random.randint(1, 2)
+
+
+class InPlace(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+@pytest.mark.parametrize("rows", [64, 70])
+@pytest.mark.parametrize("network", [Toggling, Swapping, Guessing, InPlace])
+def test_what_changes_from_call_to_call_changes_in_a_graph(captured, network, rows):
+    found = []
+    for mode in ("step", False):
+        torch.manual_seed(0)
+        random.seed(0)
+        model, _ = train(compile=mode, network=network(6, 2), x=X[:rows].clone(), y=Y[:rows])
+        found.append(model.network.weight)
+    torch.testing.assert_close(*found)
+    assert captured["runs"] == captured["checked"]
+
+
+def test_an_ordinary_step_in_a_pass_has_the_next_one_looked_at(captured):
+    class Sized(nn.Linear):
+        last = 8
+
+        def forward(self, x):
+            y = super().forward(x) * (3.0 if self.last == 6 else 1.0)
+            self.last = len(x)
+            return y
+
+    pieces = [*[8] * 20, 6, *[8] * 10, 6, *[8] * 10]
+    x = X.repeat(6, 1)[: sum(pieces)]
+    batches = list(zip(x.split(pieces), Y.repeat(6)[: len(x)].split(pieces), strict=True))
+    found = []
+    for mode in ("step", False):
+        torch.manual_seed(0)
+        model = Model(Sized(6, 2), "sgd", "cross_entropy", compile=mode)
+        model.fit_generator(batches, epochs=2, verbose=False)
+        found.append(model.network.weight)
+    torch.testing.assert_close(*found)
+    assert captured["runs"] > captured["checked"]
+
+
+def test_a_rate_that_was_loaded_is_the_one_that_counts(captured):
+    found = []
+    for mode in ("step", False):
+        model, _ = train(compile=mode, optimizer={"optim": "sgd", "lr": 0.1})
+        state = model.optimizer.state_dict()
+        state["param_groups"][0]["lr"] = 0.5
+        model.optimizer.load_state_dict(state)
+        model.fit(X, Y, batch_size=8, epochs=2, verbose=False)
+        found.append(model.network[0].weight)
+    torch.testing.assert_close(*found)
+    assert captured["graphs"] == 1
+
+
+def test_buffers_that_were_exchanged_are_put_back_after_a_bad_step(captured):
+    x = X.repeat(3, 1)
+    bad = x.clone()
+    bad[100] = torch.nan
+    found = []
+    for mode in ("step", False):
+        model, _ = train(compile=mode, on_nonfinite="skip")
+        norm = model.network[2]
+        norm.running_mean, norm.running_var = norm.running_mean + 1, norm.running_var * 2
+        with pytest.warns(UserWarning, match="not finite"):
+            model.fit(bad, Y.repeat(3), batch_size=8, epochs=1, verbose=False)
+        found.append(model.network.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name])
 
 
 class Keeping(nn.Linear):

@@ -130,20 +130,20 @@ class CompiledStep:
         return output
 
     def _ordinary(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
+        if self._graph is not None:
+            self._graph.look_again()
         return (self._tight or train_step)(engine, batch, stage, number)
 
     def _begin_pass(self, engine: Engine, update: DirectUpdate, direct: DirectStep) -> None:
         """Make a graph for the weights, states and options as they are, if there is none."""
         self._direct = direct
         update.release(direct)
-        if self._graph is not None and self._graph.is_of(direct.groups):
-            self._graph.look_again()
-            return
         loss = engine.objective.only_function
         assert loss is not None
-        guarded = not isinstance(update.guard, Unguarded)
-        self._times["compiled"].clear()
-        self._graph = StepGraph(engine, loss.func, list(direct.groups), guarded)
+        needs = engine, loss.func, list(direct.groups), not isinstance(update.guard, Unguarded)
+        if self._graph is None or not self._graph.takes_over(*needs):
+            self._times["compiled"].clear()
+            self._graph = StepGraph(*needs)
 
     def _run(
         self, engine: Engine, update: DirectUpdate, batch: Batch, stage: Stage, number: int

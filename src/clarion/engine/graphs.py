@@ -1,6 +1,7 @@
 """Train steps as graphs: what is compiled, and how a graph is called."""
 
 from collections.abc import Callable, Sequence
+from operator import is_
 from types import FunctionType
 from typing import Any
 
@@ -8,13 +9,13 @@ import torch
 from torch import Tensor
 
 from clarion.checkpoints.random import preserved_random_state
+from clarion.data.memory import version_of
 from clarion.engine.engine import Engine
 from clarion.engine.kernels import Group
 
 __all__ = ["Graph", "StepGraph"]
 
 _IN_CPP = {"cpp_wrapper": True, "size_asserts": False}
-_ENOUGH = 2  # calls in a row in which nothing had changed
 
 
 class Graph:
@@ -22,7 +23,9 @@ class Graph:
 
     `torch.compile` looks before each call whether anything has changed that the graph depends on,
     which takes longer than a small graph does. Called, an object of this class does that, and finds
-    out which tensors go into the graph and which come out. `direct` then calls the graph itself.
+    out which tensors go into the graph and which come out. If two calls in succession run the same
+    graph on the same tensors beside those that are given, `direct` calls the graph itself: what a
+    function changes and reads again would have led to another graph, or to another tensor.
 
     Args:
         function: The function, of a tuple of tensors that differ from call to call, and of a list
@@ -32,7 +35,6 @@ class Graph:
         compilations: How often it was compiled.
         direct: Returns what the function returns for other tensors of the same shapes, dtypes and
             strides, as long as nothing else has changed; None if that is not known to be right.
-            Whoever sets it to None has the next call look again.
     """
 
     def __init__(self, function: Callable[[tuple[Tensor, ...], list[Tensor]], Any]) -> None:
@@ -40,7 +42,8 @@ class Graph:
             _of_its_own(function), fullgraph=True, dynamic=False, backend=self._lowered
         )
         self._calls: list[tuple[Any, Any, Any]] = []
-        self._unchanged = 0
+        self._before: list[Any] = []  # the graph of the last call, and what stays
+        self._is_steady = False
         self.compilations = 0
         self.direct: Callable[[tuple[Tensor, ...]], list[Any]] | None = None
 
@@ -48,17 +51,32 @@ class Graph:
         """Call the function, which is compiled if it has to be."""
         import torch._dynamo
 
-        self._unchanged += 1
+        self._calls.clear()
+        versions = list(map(version_of, tensors))
         with torch._dynamo.config.patch(trace_autograd_ops=True):
             result = self._compiled(tensors, lasting)
-        if self._unchanged >= _ENOUGH and self._calls:
-            self.direct = _direct(*self._calls[-1], tensors, result)
+        found = None
+        # One that changes what it is given may be right for tensors that do not overlap alone.
+        if len(self._calls) == 1 and versions == list(map(version_of, tensors)):
+            found = _direct(*self._calls[0], tensors, result)
         self._calls.clear()
+        direct, stays = found or (None, [])
+        same = len(stays) == len(self._before) and all(map(is_, stays, self._before))
+        self._before, self._is_steady = stays, same and direct is not None
+        self.direct = direct if self._is_steady else None
         return result
+
+    def look_again(self) -> None:
+        """Have the next call look whether anything has changed.
+
+        To be called when the function, or what it is made of, was called by somebody else.
+        """
+        self.direct = None
+        if not self._is_steady:
+            self._before = []
 
     def _lowered(self, graph: Any, inputs: Any) -> Callable[..., Any]:
         """Compile a graph: what `torch.compile` calls."""
-        self._unchanged = 0
         self.compilations += 1
         run = _lower(graph, inputs)
 
@@ -83,7 +101,7 @@ class StepGraph:
     def __init__(
         self, engine: Engine, judge: Callable[..., Tensor], groups: list[Group], guarded: bool
     ) -> None:
-        self._groups = groups
+        self._groups, self._judge, self._guarded = groups, judge, guarded
         self._rates = [torch.tensor(float("nan")) for _ in groups]
         self._set: list[Any] = [None for _ in groups]
         self._parameters = [p for group in groups for p in group.parameters]
@@ -103,13 +121,25 @@ class StepGraph:
 
     def look_again(self) -> None:
         """Have the next step look whether anything has changed that the graph depends on."""
-        self._graph.direct = None
+        self._graph.look_again()
 
-    def is_of(self, groups: Sequence[Group]) -> bool:
-        """Tell whether the function works on these parameters and states, with these options."""
-        return len(groups) == len(self._groups) and all(
-            one.is_like(other) for one, other in zip(groups, self._groups, strict=True)
-        )
+    def takes_over(
+        self, engine: Engine, judge: Callable[..., Tensor], groups: list[Group], guarded: bool
+    ) -> bool:
+        """Tell whether the graph is one for what the class takes; if so, it goes on with that.
+
+        Rates are read from the groups, whose options may be other objects than they were.
+        """
+        made_for = (self._judge, self._guarded, *self._buffers)
+        wanted = (judge, guarded, *engine.network.buffers())
+        same = len(made_for) == len(wanted) and all(map(is_, made_for, wanted))
+        if not (same and len(groups) == len(self._groups)):
+            return False
+        if not all(one.is_like(other) for one, other in zip(groups, self._groups, strict=True)):
+            return False
+        self._groups = groups
+        self._graph.look_again()
+        return True
 
     def __call__(
         self, args: tuple[Any, ...], target: Tensor
@@ -162,8 +192,8 @@ def _direct(
     outputs: Sequence[Any],
     tensors: tuple[Tensor, ...],
     result: Sequence[Any],
-) -> Callable[[tuple[Tensor, ...]], list[Any]] | None:
-    """Return what calls a graph itself, as it was called for these tensors.
+) -> tuple[Callable[[tuple[Tensor, ...]], list[Any]], list[Any]] | None:
+    """Return what calls a graph itself, as it was called for these tensors, and what stays.
 
     Args:
         run: What runs the graph.
@@ -173,8 +203,8 @@ def _direct(
         result: What the function returned: outputs, or None.
 
     Returns:
-        None if the graph has other outputs as well, which Python puts somewhere, or if it cannot be
-        told which tensor is which.
+        The graph stands first in what stays. None if the graph has other outputs as well, which
+        Python puts somewhere, or if it cannot be told which tensor is which.
     """
     given = {id(tensor): place for place, tensor in enumerate(tensors)}
     places = [(at, given[id(one)]) for at, one in enumerate(inputs) if id(one) in given]
@@ -193,7 +223,7 @@ def _direct(
         outputs = run(*filled)
         return [None if at is None else outputs[at] for at in order]
 
-    return direct
+    return direct, [run, *stays]
 
 
 _Scored = Callable[[tuple[Any, ...], Tensor], tuple[Tensor, Tensor, Sequence[Tensor]]]
