@@ -1,7 +1,7 @@
 """The network of one rank, whose gradients meet those of the others."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clarion.data.nested import torch_apply
+from clarion.layers.modes import mode
 
 __all__ = ["Replica"]
 
@@ -76,7 +77,7 @@ class Replica:
             # Its hooks on the parameters would send their gradients a second time.
             old._remove_autograd_hooks()
         # Lazy layers get their shapes, and draw their weights.
-        with _evaluating(self.network), self._shared_randomness():
+        with mode(self.network, training=False), self._shared_randomness():
             output = self.network(*args, **kwargs)
         self._parameters = list(self.network.parameters())
         self._trained = [p.requires_grad for p in self._parameters]
@@ -89,17 +90,6 @@ class Replica:
             )
             # As an attribute: the argument is called differently from torch 2.13 on.
             self._wrapper.broadcast_buffers = False
-
-
-@contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _reached_from(output: Any) -> set[int]:

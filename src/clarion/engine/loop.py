@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
 
 from clarion.checkpoints.random import preserved_random_state
 from clarion.data.batch import Batch
@@ -29,12 +28,12 @@ from clarion.engine.step import Output
 from clarion.engine.steps import Step, step_of
 from clarion.engine.transforming import transformed_batches
 from clarion.engine.under_way import UnderWay
+from clarion.layers.modes import mode
 from clarion.metrics.collection import Measured
 
 __all__ = [
     "Training",
     "fit",
-    "mode",
     "run_batches",
     "run_pass",
     "run_stage",
@@ -174,18 +173,6 @@ def stream_stage(
             outputs.close()
             batches.close()
         engine.hooks.fire(stage.end, {"time": perf_counter() - start})
-
-
-@contextmanager
-def mode(network: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put a network into train or eval mode inside, and every part of it back into its own."""
-    before = [(module, module.training) for module in network.modules()]
-    network.train(training)
-    try:
-        yield
-    finally:
-        for module, was_training in before:
-            module.training = was_training
 
 
 def run_pass(

@@ -11,6 +11,7 @@ from clarion.data.feed import Feed
 from clarion.data.order import LoaderState
 from clarion.engine.averaging import WeightAverage
 from clarion.engine.engine import Engine
+from clarion.layers.modes import mode
 
 __all__ = ["recount"]
 
@@ -33,7 +34,6 @@ def recount(
         return
     network, order = engine.network, LoaderState([loader])
     drawn = order.state_dict()
-    modes = [(module, module.training) for module in network.modules()]
 
     def call(batch: Batch | None) -> None:
         if batch is None:
@@ -43,9 +43,7 @@ def recount(
                 network(*batch.args, **batch.kwargs)
 
     try:
-        with preserved_random_state(), torch.no_grad():
+        with preserved_random_state(), torch.no_grad(), mode(network, training=True):
             average.recount(read(Feed(loader)), call)
     finally:
         order.load_state_dict(drawn)
-        for module, was_training in modes:
-            module.training = was_training

@@ -20,10 +20,11 @@ from clarion.data.loaders import (
 )
 from clarion.data.mixing import transformed
 from clarion.engine.logs import Logs
-from clarion.engine.loop import mode, run_stage
+from clarion.engine.loop import run_stage
 from clarion.engine.reading import Source
 from clarion.engine.stage import TEST, TRAIN
 from clarion.engine.step import Output, score_step, train_step
+from clarion.layers.modes import mode
 from clarion.model.collecting import Collector, Returns
 from clarion.model.fitting import Fitting, loader_of
 

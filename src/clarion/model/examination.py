@@ -13,10 +13,10 @@ from clarion.arguments import check_whole_number, checked_arguments
 from clarion.checkpoints.random import preserved_random_state
 from clarion.data.batch import Batch
 from clarion.data.nested import concatenate, torch_apply
-from clarion.engine.loop import mode
 from clarion.engine.stage import TRAIN
 from clarion.engine.step import score_step
 from clarion.errors import DataError
+from clarion.layers.modes import mode
 from clarion.model.data_checks import check_data
 from clarion.model.findings import DoctorReport
 from clarion.model.fitting import loader_of

@@ -24,10 +24,11 @@ from clarion.data.loaders import (
 from clarion.data.nested import torch_to_numpy
 from clarion.data.npy_file import NpyFile
 from clarion.engine.engine import Engine
-from clarion.engine.loop import mode, run_stage, stream_stage
+from clarion.engine.loop import run_stage, stream_stage
 from clarion.engine.reading import Source
 from clarion.engine.stage import PREDICT
 from clarion.engine.step import predict_step
+from clarion.layers.modes import mode
 from clarion.model.collecting import Collector, Returns
 from clarion.model.evaluation import Evaluation
 

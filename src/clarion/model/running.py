@@ -18,12 +18,13 @@ from clarion.data.inspection import describe_shared, shared_examples, warn_of_so
 from clarion.data.loaders import check_iterable, check_steps, num_batches
 from clarion.engine.cadence import make_cadence
 from clarion.engine.limits import Limits
-from clarion.engine.loop import Training, fit, mode, run_stage
+from clarion.engine.loop import Training, fit, run_stage
 from clarion.engine.optimizers import place_optimizer_state
 from clarion.engine.profile import Profiler
 from clarion.engine.reading import Source
 from clarion.engine.stage import PREDICT, TEST
 from clarion.engine.step import predict_step
+from clarion.layers.modes import mode
 from clarion.model.base import ModelBase
 from clarion.model.options import RunSettings
 from clarion.model.rehearsal import first_batches, has_lazy_layers, preserved_order, put_back
