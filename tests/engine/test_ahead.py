@@ -1,5 +1,7 @@
 """Evaluations and predictions that run a network on several batches in a row."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,47 @@ class Ring(Plain):
         return buffer[: len(y)].copy_(y)
 
 
+class InferenceRing(Ring):
+    """Fills buffers whose changes torch does not count."""
+
+    def __init__(self, number):
+        super().__init__(number)
+        with torch.inference_mode():
+            self.buffers_in_turn = [torch.zeros(SIZE, CLASSES) for _ in range(number)]
+
+    def forward(self, x):
+        with torch.inference_mode():
+            return super().forward(x)
+
+
+class NumpyRing(Ring):
+    """Fills ndarrays behind the back of torch."""
+
+    def changed(self, y):
+        buffer = self.buffers_in_turn[self.calls % len(self.buffers_in_turn)].numpy()
+        buffer[: len(y)] = y.detach().numpy()
+        return torch.from_numpy(buffer)[: len(y)]
+
+
+class Overwriting(nn.Module):
+    """Fills a buffer that nothing in Python holds once it is frozen."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(4, 3)
+        self.buffer = torch.zeros(8, 3)
+
+    def forward(self, x):
+        return self.buffer[: len(x)].copy_(self.linear(x))
+
+
+def frozen():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.freeze(torch.jit.script(Overwriting().eval()))
+
+
 class Slices(Plain):
     """Fills one buffer, a part of it at a time."""
 
@@ -118,10 +161,14 @@ NETWORKS = {
     "one buffer": lambda: Ring(1),
     "two buffers": lambda: Ring(2),
     "three buffers": lambda: Ring(3),
+    "seven buffers": lambda: Ring(7),
+    "twenty buffers": lambda: Ring(20),
+    "buffers of inference mode": lambda: InferenceRing(7),
+    "ndarrays": lambda: NumpyRing(7),
+    "a buffer of a scripted network": frozen,
     "parts of a buffer": Slices,
     "changes what it returned": Remembering,
 }
-TRUSTED = ("plain", "a view", "in place on its inputs")
 
 
 def by_hand(network, x, y):
@@ -148,7 +195,7 @@ def test_an_evaluation_gives_what_a_loop_by_hand_gives(name, data, rows):
     assert found == pytest.approx(loss.item(), rel=1e-12)
     assert accuracy == pytest.approx((scores.argmax(1) == y).double().mean().item() * 100)
     assert torch.equal(x, before)
-    assert (max(rows) > 8) == (name in TRUSTED)
+    assert max(rows) > 8
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -157,7 +204,7 @@ def test_a_prediction_gives_what_a_loop_by_hand_gives(name, data, rows):
     scores, _ = by_hand(NETWORKS[name](), x, y)
     predictions = Model(NETWORKS[name](), None).predict(x, batch_size=SIZE, verbose=False)
     assert np.array_equal(predictions, scores.numpy())
-    assert (max(rows) > 8) == (name in TRUSTED)
+    assert max(rows) > 8
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -225,9 +272,7 @@ def test_a_loss_may_change_the_prediction(data):
     assert np.array_equal(predictions, scores.numpy() * np.float32(0.5))
 
 
-def test_memory_that_is_written_again_later_is_an_error(data):
-    x, _ = data
-
+def test_memory_may_be_written_again_at_any_time(data):
     class Late(Plain):
         def changed(self, y):
             if self.calls == 30:
@@ -236,8 +281,8 @@ def test_memory_that_is_written_again_later_is_an_error(data):
                 self.kept.zero_()
             return y
 
-    with pytest.raises(DataError, match=r"predict batch \d+ .* wrote into memory .*y\.clone"):
-        Model(Late(), None).predict(x, batch_size=SIZE, verbose=False)
+    found = Model(Late(), None).predict(data[0], batch_size=SIZE, verbose=False)
+    assert np.array_equal(found, by_hand(Plain(), *data)[0].numpy())
 
 
 def test_weights_of_examples_count_as_they_do_batch_by_batch(data, rows):

@@ -30,7 +30,8 @@ class Batch:
             target.
         is_filler: Whether nothing of the batch counts: it only keeps a rank for which there are no
             examples in step with the others.
-        ran: What the network returned for it, and then the loss, if they are known before its step.
+        ran: What the network returned for it, if that is known before its step. If the loss stands
+            with it (None for no loss), nobody will write into the memory of the prediction again.
     """
 
     args: tuple[Any, ...] = ()
@@ -52,6 +53,11 @@ class Batch:
         whole = self.opens_step and self.closes_step
         alone = type(self.share) is float and self.share == 1.0
         return whole and alone and not self.kwargs and self.weight is None and self.mixed is None
+
+    @property
+    def ran_ahead(self) -> bool:
+        """Whether its prediction and loss are known before its step."""
+        return self.ran is not None and len(self.ran) == 2
 
     @property
     def inputs(self) -> Any:

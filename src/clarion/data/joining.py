@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from clarion.data.memory import version_of
 from clarion.data.nested import concatenate, map_structure, torch_apply, torch_to_numpy
 from clarion.errors import DataError, kind_of
 
@@ -101,21 +100,22 @@ class Joiner:
         """Whether all batches so far could be joined."""
         return self._batches is None
 
-    def append(self, batch: Any, size: int | None) -> None:
+    def append(self, batch: Any, size: int | None, *, lasts: bool = False) -> None:
         """Take a batch.
 
         Args:
             batch: A tensor, or nested lists, tuples and mappings.
             size: How many examples it holds.
+            lasts: Whether nobody will write into its memory again.
         """
         if self._only is not None and self._only.fits(batch):
-            self._only.append(batch)
+            self._only.append(batch, lasts)
             return
         if self._batches is None:
             leaves = self._leaves(batch, size)
             if leaves is not None:
                 for column, leaf in zip(self._columns, leaves, strict=True):
-                    column.append(leaf)
+                    column.append(leaf, lasts)
                 return
             self._only = None
             self._batches = list(self._written())
@@ -199,11 +199,10 @@ class _Column:
         self._capacity = rows
         self._ends = [0]
         self._written = self._stop = 0
-        self._waiting: list[tuple[Tensor, int]] = []
-        self._most_waiting = 1
-        self._first: tuple[Tensor, int] | None = None
+        self._waiting: list[Tensor] = []
         size = first.element_size() * first.numel()
-        self._block = max(1, min(_BATCHES_PER_BLOCK, _BYTES_PER_BLOCK // max(1, size)))
+        most = min(_BATCHES_PER_BLOCK, _BYTES_PER_BLOCK // max(1, size))
+        self._most_waiting = max(1, most) if type(first) is Tensor else 1
 
     def fits(self, leaf: Any) -> bool:
         if not isinstance(leaf, Tensor) or leaf.dtype is not self._dtype:
@@ -212,11 +211,12 @@ class _Column:
             return False
         return leaf.device == self._device
 
-    def append(self, leaf: Tensor) -> None:
+    def append(self, leaf: Tensor, lasts: bool) -> None:
         if leaf.requires_grad:
             leaf = leaf.detach()
-        self._look_at(leaf)
-        self._waiting.append((leaf, version_of(leaf)))
+        # Of what waits somebody may overwrite the memory; a copy takes less time than to write it.
+        waits = self._most_waiting > 1
+        self._waiting.append(leaf.clone() if waits and not lasts else leaf)
         self._stop += len(leaf)
         self._ends.append(self._stop)
         if len(self._waiting) >= self._most_waiting:
@@ -232,37 +232,18 @@ class _Column:
         self._write()
         return self._store.finish(self._stop)
 
-    def _look_at(self, leaf: Tensor) -> None:
-        """Let batches wait as long as nobody writes into the memory of those before."""
-        if self._first is None:
-            self._first = leaf, version_of(leaf)
-            return
-        first, version = self._first
-        # Whoever fills several buffers in turn comes back to the first before all others.
-        if leaf.data_ptr() == first.data_ptr():
-            self._write()
-            self._most_waiting = 1
-        elif len(self._ends) == 2 and type(leaf) is Tensor and version_of(first) == version:
-            self._most_waiting = self._block
-
     def _write(self) -> None:
         start, stop = self._written, self._stop
         if not self._waiting:
             return
-        if any(version_of(leaf) != version for leaf, version in self._waiting):
-            raise DataError(
-                "What the network, or the loader, gave for a batch was changed in place before it "
-                "was kept. Let it give a copy, y.clone()."
-            )
-        leaves = [leaf for leaf, _ in self._waiting]
         if stop > self._capacity:
             self._capacity = max(stop, 2 * self._capacity)
             self._array = self._store.resize(self._capacity, self._like, start)
         if self._as_is:
-            torch.cat(leaves, out=self._array[start:stop])
+            torch.cat(self._waiting, out=self._array[start:stop])
         else:
             rows: Any = slice(start, stop) if self._order is None else self._order[start:stop]
-            self._array[rows] = torch.cat(leaves).to(self._like)
+            self._array[rows] = torch.cat(self._waiting).to(self._like)
         self._waiting = []
         self._written = stop
 

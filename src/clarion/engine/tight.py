@@ -132,7 +132,7 @@ class TightScore(_Tight):
         raw, ran = NOT_RUN, batch.ran
         if ran is not None:
             raw = ran[0]
-            if len(ran) == 2:
+            if batch.ran_ahead:
                 self.count(batch, stage, number, *ran)
                 return Output(raw, ran[1], ran[1])
         elif batch.is_plain and not batch.is_filler:
@@ -168,7 +168,7 @@ class TightPredict:
         """Run a batch forward."""
         if batch.ran is None:
             output = predict_step(engine, batch, stage, number)
-        elif len(batch.ran) == 2:
+        elif batch.ran_ahead:
             return Output(batch.ran[0])
         else:
             output = predict_step(engine, batch, stage, number, batch.ran[0])

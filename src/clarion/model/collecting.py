@@ -121,7 +121,8 @@ class Collector:
     def keep(self, batch: Batch, output: Output) -> None:
         """Take what is wanted of a batch."""
         if self._predictions is not None:
-            self._predictions.append(None if batch.is_filler else output.prediction, batch.size)
+            prediction = None if batch.is_filler else output.prediction
+            self._predictions.append(prediction, batch.size, lasts=batch.ran_ahead)
             if self._in_file and not self._predictions.joined:
                 raise DataError(
                     f"out={str(self._returns.out)!r} holds one array, and the outputs of the "
@@ -129,7 +130,8 @@ class Collector:
                     "batch. Choose one with prediction_key, or pass stream=True and write them."
                 )
         if self._targets is not None:
-            self._targets.append(None if batch.is_filler else batch.target, batch.size)
+            target = None if batch.is_filler else batch.target
+            self._targets.append(target, batch.size, lasts=batch.lasts)
 
     def results(self) -> list[Any]:
         """Return the predictions, then the targets, as far as they are kept."""
@@ -164,7 +166,7 @@ class _Separate:
         self._returns = returns
         self._batches: list[Any] = []
 
-    def append(self, value: Any, size: int | None) -> None:
+    def append(self, value: Any, size: int | None, *, lasts: bool = False) -> None:
         self._batches.append(self._returns.converted(value))
 
     def result(self) -> list[Any]:
@@ -180,7 +182,7 @@ class _Ranks:
         self._strategy = strategy
         self._own: list[Any] = []
 
-    def append(self, value: Any, size: int | None) -> None:
+    def append(self, value: Any, size: int | None, *, lasts: bool = False) -> None:
         """Take a batch; None for one of which this rank has no row."""
         kept = torch_apply(value, lambda t: t.detach().to(self._device or t.device, copy=True))
         self._own.append(kept)
