@@ -17,16 +17,12 @@ from clarion.callbacks.hooks import CallbackList
 from clarion.checkpoints.random import preserved_random_state
 from clarion.data.order import LoaderState
 from clarion.errors import DataError
-from clarion.loggers.mlflow import MLFlowLogger
-from clarion.loggers.notification import NotificationCallback
-from clarion.loggers.wandb import WandBLogger
 
 if TYPE_CHECKING:
     from clarion.model.base import ModelBase
 
 __all__ = ["first_batches", "has_lazy_layers", "preserved_order", "put_back"]
 
-_TO_SERVICES = (MLFlowLogger, NotificationCallback, WandBLogger)
 _OF_THE_RUN = (
     "stop_training",
     "stop_immediately",
@@ -85,7 +81,7 @@ def put_back(model: "ModelBase", callbacks: Iterable[Callback]) -> Iterator[list
     Yields:
         The callbacks to run with.
     """
-    listed = [callback for callback in callbacks if not isinstance(callback, _TO_SERVICES)]
+    listed = [callback for callback in callbacks if not _writes_to_a_service(callback)]
     ours = list(_ours(listed))
     notes = [(callback, dict(vars(callback))) for callback in ours]
     state = copy.deepcopy(model.train_state().state_dict())
@@ -114,6 +110,15 @@ def put_back(model: "ModelBase", callbacks: Iterable[Callback]) -> Iterator[list
 def has_lazy_layers(network: torch.nn.Module) -> bool:
     """Tell whether a network has parameters or buffers that do not know their shape yet."""
     return any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers()))
+
+
+def _writes_to_a_service(callback: Callback) -> bool:
+    # Here, since few trainings are tried out, and all would load them.
+    from clarion.loggers.mlflow import MLFlowLogger
+    from clarion.loggers.notification import NotificationCallback
+    from clarion.loggers.wandb import WandBLogger
+
+    return isinstance(callback, (MLFlowLogger, NotificationCallback, WandBLogger))
 
 
 def _ours(callbacks: Iterable[Any]) -> Iterator[Any]:
