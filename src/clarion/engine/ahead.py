@@ -1,13 +1,14 @@
 """Networks that run on several batches in a row, before anything else is done with them."""
 
 from collections.abc import Callable, Iterable, Iterator
+from sys import getrefcount
 from time import perf_counter
 from typing import Any
 
 from torch import Tensor
 
 from clarion.data.batch import Batch
-from clarion.data.memory import UNSHARED, holders_of
+from clarion.data.memory import may_be_shared
 from clarion.engine.diagnosis import explain, explain_network
 from clarion.engine.engine import Engine
 from clarion.engine.stage import Stage
@@ -85,7 +86,7 @@ class Ahead:
                 except Exception as error:
                     explain(error, "loss", stage, number + count - 1, prediction, batch)
                     raise
-            if holders_of(prediction) != UNSHARED or prediction.requires_grad:
+            if may_be_shared(getrefcount(prediction), prediction) or prediction.requires_grad:
                 prediction = prediction.detach().clone()
             batch.ran = prediction, loss
             if perf_counter() > until:

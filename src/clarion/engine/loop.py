@@ -13,6 +13,7 @@ import torch
 
 from clarion.checkpoints.random import preserved_random_state
 from clarion.data.batch import Batch
+from clarion.data.memory import ONE_HOLDER
 from clarion.engine.ahead import Ahead, nobody_listens
 from clarion.engine.cadence import Cadence
 from clarion.engine.engine import Engine
@@ -42,7 +43,6 @@ __all__ = [
 
 _Keep = Callable[[Batch, Output], None]
 _LOSS = ("loss",)
-_UNSHARED = 2  # references to an object that one variable holds, and the call that counts them
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def run_batches(
             now = perf_counter()
             logs = _batch_logs(engine, stage, batch, output, number, now - clock)
             hooks.fire(stage.batch_end, number, logs)
-            if getrefcount(logs) > _UNSHARED:  # somebody keeps it, and may read it at any time
+            if getrefcount(logs) > ONE_HOLDER:  # somebody keeps it, and may read it at any time
                 logs.settle()
             clock = now
         yield batch, output
