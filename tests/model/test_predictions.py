@@ -66,6 +66,51 @@ def test_a_stream_gives_the_batches_of_the_whole(predict):
     assert np.array_equal(np.concatenate(stream), model.network(X).detach().numpy())
 
 
+class Reusing(nn.Linear):
+    """Fills the same memory for every batch."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+        self.room = torch.zeros(8, 3)
+
+    def forward(self, x):
+        return self.room[: len(x)].copy_(super().forward(x))
+
+
+@pytest.mark.parametrize("convert_to_numpy", [True, False])
+@pytest.mark.parametrize("how", [{"stream": True}, {"concatenate_returns": False}])
+@each_way
+def test_batches_that_are_kept_stay_as_they_were(predict, how, convert_to_numpy):
+    model = model_of(Reusing())
+    expected = nn.functional.linear(X, model.network.weight, model.network.bias).detach()
+    batches = list(predict(model, verbose=False, convert_to_numpy=convert_to_numpy, **how))
+    assert len(batches) == 4
+    assert np.array_equal(np.concatenate(batches), expected.numpy())
+
+
+def test_what_a_batch_gave_stays_as_it_was():
+    model = model_of(Reusing())
+    first = model.predict_on_batch(X[:8])
+    before = first.copy()
+    model.predict_on_batch(X[8:16])
+    assert np.array_equal(first, before)
+
+
+def test_outputs_that_make_no_array_stay_as_they_were():
+    class Uneven(Reusing):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x)[:, : 1 + self.calls % 2]
+
+    model = model_of(Uneven())
+    expected = nn.functional.linear(X, model.network.weight, model.network.bias).detach()
+    batches = model.predict(X, batch_size=8, verbose=False)
+    for found, rows, width in zip(batches, expected.split(8), [2, 1, 2, 1], strict=True):
+        assert np.array_equal(found, rows[:, :width].numpy())
+
+
 def test_a_stream_gives_targets_and_tensors_when_asked():
     model = model_of()
     stream = model.predict_dataset(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from clarion.data.nested import concatenate, map_structure, torch_apply, torch_to_numpy
+from clarion.data.nested import concatenate, detached, map_structure
 from clarion.errors import DataError, kind_of
 
 __all__ = ["Joiner", "Memory", "Store"]
@@ -120,7 +120,7 @@ class Joiner:
             self._only = None
             self._batches = list(self._written())
             self._columns = []
-        self._batches.append(self._converted(batch))
+        self._batches.append(detached(batch, to_numpy=self._to_numpy, lasts=lasts))
 
     def result(self) -> Any:
         """Return all batches as one structure, or a list if they cannot be joined."""
@@ -166,9 +166,6 @@ class Joiner:
     def _written(self) -> Iterator[Any]:
         for leaves in zip(*[column.batches() for column in self._columns], strict=True):
             yield self._rebuilt(leaves)
-
-    def _converted(self, value: Any) -> Any:
-        return torch_to_numpy(value) if self._to_numpy else torch_apply(value, Tensor.detach)
 
     def _rebuilt(self, leaves: Iterable[Any]) -> Any:
         """Return leaves in the structure of a batch."""

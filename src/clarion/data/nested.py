@@ -13,6 +13,7 @@ from clarion.errors import InvalidTypeError
 
 __all__ = [
     "concatenate",
+    "detached",
     "from_numpy",
     "map_structure",
     "numpy_to_torch",
@@ -81,6 +82,19 @@ def torch_to_numpy(obj: Any, copy: bool = False) -> Any:
         return array.copy() if copy else array
 
     return torch_apply(obj, convert)
+
+
+def detached(obj: Any, *, to_numpy: bool, lasts: bool = False) -> Any:
+    """Return the same structure with ndarrays, or tensors without a gradient, to be kept.
+
+    Args:
+        obj: Nested lists, tuples and mappings.
+        to_numpy: Whether tensors become ndarrays.
+        lasts: Whether nobody will write into the memory of the tensors again; it is shared then.
+    """
+    if to_numpy:
+        return torch_to_numpy(obj, copy=not lasts)
+    return torch_apply(obj, Tensor.detach if lasts else lambda tensor: tensor.detach().clone())
 
 
 def numpy_to_torch(obj: Any) -> Any:

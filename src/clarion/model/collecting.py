@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clarion.data.batch import Batch
 from clarion.data.joining import Joiner, Store
-from clarion.data.nested import concatenate, torch_apply, torch_to_numpy
+from clarion.data.nested import concatenate, detached, torch_apply
 from clarion.data.size import get_batch_size
 from clarion.distributed.strategy import Strategy
 from clarion.engine.step import Output
@@ -77,12 +77,19 @@ class Returns:
 
     def of(self, batch: Batch, output: Output) -> Any:
         """Return what is wanted of a single batch: predictions, or a pair with the targets."""
-        prediction = self.converted(output.prediction)
-        return (prediction, self.converted(batch.target)) if self.targets else prediction
+        prediction = self.converted(output.prediction, lasts=batch.ran_ahead)
+        if not self.targets:
+            return prediction
+        return prediction, self.converted(batch.target, lasts=batch.lasts)
 
-    def converted(self, value: Any) -> Any:
-        """Return a value as ndarrays, or as tensors without a gradient."""
-        return torch_to_numpy(value) if self.to_numpy else torch_apply(value, Tensor.detach)
+    def converted(self, value: Any, *, lasts: bool = False) -> Any:
+        """Return a value as ndarrays, or as tensors without a gradient.
+
+        Args:
+            value: Tensors, nested or not.
+            lasts: Whether nobody will write into their memory again; they are copied otherwise.
+        """
+        return detached(value, to_numpy=self.to_numpy, lasts=lasts)
 
 
 class Collector:
@@ -167,7 +174,7 @@ class _Separate:
         self._batches: list[Any] = []
 
     def append(self, value: Any, size: int | None, *, lasts: bool = False) -> None:
-        self._batches.append(self._returns.converted(value))
+        self._batches.append(self._returns.converted(value, lasts=lasts))
 
     def result(self) -> list[Any]:
         return self._batches

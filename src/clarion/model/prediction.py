@@ -21,7 +21,7 @@ from clarion.data.loaders import (
     num_examples,
     restoring_order,
 )
-from clarion.data.nested import torch_to_numpy
+from clarion.data.nested import detached
 from clarion.data.npy_file import NpyFile
 from clarion.engine.engine import Engine
 from clarion.engine.loop import run_stage, stream_stage
@@ -206,7 +206,7 @@ class Prediction(Evaluation):
         batch = self._router.prepare(batch, self._device)
         with mode(self.network, training=False), torch.no_grad():
             output = predict_step(self._engine(), batch, PREDICT, 1)
-        return torch_to_numpy(output.prediction) if convert_to_numpy else output.prediction
+        return detached(output.prediction, to_numpy=convert_to_numpy)
 
     def _predict(
         self,
