@@ -180,6 +180,18 @@ def test_an_error_names_the_batch_that_was_wrong_and_not_that_of_its_discovery()
         model.evaluate(X, y, batch_size=7, verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "place"), [(15, "the batch 4 before the last one"), (19, "the last batch")]
+)
+def test_an_error_at_the_end_of_a_pass_says_which_batch_was_wrong(wrong, place):
+    y = Y[: 7 * 20].clone()
+    y[7 * wrong] = 3
+    loss = nn.CrossEntropyLoss(ignore_index=3)
+    model = Model(linear(), None, loss, epoch_metrics=["f1"])
+    with pytest.raises(DataError, match=f'The metric "fscore_macro" failed on {place}: .*label 3'):
+        model.evaluate(X[: len(y)], y, batch_size=7, verbose=False)
+
+
 def test_outputs_of_several_lengths_are_counted_too():
     pairs = [(torch.randn(2, 3, n), torch.randint(0, 3, (2, n))) for n in (4, 4, 5, 6, 4, 9) * 30]
     pairs[7][1][0, 0] = -100

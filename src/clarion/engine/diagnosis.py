@@ -37,7 +37,7 @@ def explain(
         StepError: If something failed on its values.
         DataError: If clarion itself found the values wrong.
     """
-    place = f"{stage.name} batch {number}"
+    place = f"{stage.name} batch {number - getattr(error, 'batches_ago', 0)}"
     if type(error) is DataError:
         raise DataError(f"The {part} failed on {place}: {error}") from error.__cause__
     if isinstance(error, ClarionError):

@@ -116,7 +116,6 @@ def score_step(
     try:
         metrics.update(prediction, batch.target, batch.inputs)
     except Exception as error:
-        number -= getattr(error, "batches_ago", 0)
         explain(error, f"metric {metrics.failed}", stage, number, prediction, batch)
         raise
     return Output(prediction, _total(loss), terms=loss)

@@ -84,7 +84,6 @@ class _Tight:
             part = "metric"
             self._metrics.wait(prediction, target)
         except Exception as error:
-            number -= getattr(error, "batches_ago", 0)
             part = part if part == "loss" else f"metric {self._metrics.failed}"
             explain(error, part, stage, number, prediction, batch)
             raise

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clarion.errors import CheckpointError, InvalidArgumentError, quoted
+from clarion.errors import CheckpointError, DataError, InvalidArgumentError, quoted
 from clarion.metrics.base import Metric, StreamingMetric
 from clarion.metrics.blocks import Later, is_small, lasting
 from clarion.metrics.broadcasting import watching_broadcasts
@@ -332,5 +332,12 @@ def _implements(metric: Any, name: str) -> bool:
 
 
 def _values(names: Sequence[str], own: Sequence[str], metric: Any) -> Mapping[str, Any]:
-    value = metric.compute_tensor() if issubclass(type(metric), _SUMMING) else metric.compute()
+    try:
+        value = metric.compute_tensor() if issubclass(type(metric), _SUMMING) else metric.compute()
+    except DataError as error:
+        ago = getattr(error, "batches_ago", None)
+        if ago is None:
+            raise
+        place = f"the batch {ago} before the last one" if ago else "the last batch"
+        raise DataError(f"The metric {quoted(names)} failed on {place}: {error}") from error
     return values_by_name(value, names, own)
