@@ -272,6 +272,17 @@ def test_a_loss_may_change_the_prediction(data):
     assert np.array_equal(predictions, scores.numpy() * np.float32(0.5))
 
 
+def test_a_loss_may_write_into_one_tensor_again_and_again(data):
+    x, y = data
+    value = torch.zeros(())
+
+    def judge(y_pred, y_true):
+        return value.copy_(cross_entropy(y_pred, y_true))
+
+    found = Model(Plain(), None, judge).evaluate(x, y, batch_size=SIZE, verbose=False)
+    assert found == pytest.approx(cross_entropy(by_hand(Plain(), x, y)[0], y).item(), rel=1e-6)
+
+
 def test_memory_may_be_written_again_at_any_time(data):
     class Late(Plain):
         def changed(self, y):

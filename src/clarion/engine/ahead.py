@@ -86,6 +86,8 @@ class Ahead:
                 except Exception as error:
                     explain(error, "loss", stage, number + count - 1, prediction, batch)
                     raise
+            if type(loss) is Tensor and may_be_shared(getrefcount(loss), loss):
+                loss = loss.detach().clone()
             if may_be_shared(getrefcount(prediction), prediction) or prediction.requires_grad:
                 prediction = prediction.detach().clone()
             batch.ran = prediction, loss
