@@ -457,6 +457,49 @@ def test_what_a_network_keeps_is_of_its_last_call(captured):
     assert captured["runs"] == captured["checked"]
 
 
+class KeepingInput(nn.Linear):
+    last = None
+
+    def forward(self, x):
+        self.last = x
+        return super().forward(x)
+
+
+def kept_by_a_hook(kept):
+    network = nn.Linear(6, 2)
+    network.register_forward_hook(lambda module, args, output: kept.update(last=args[0]))
+    return network
+
+
+def test_what_a_network_keeps_of_its_input_is_of_its_last_call(captured):
+    torch.manual_seed(0)
+    kept, network = {}, KeepingInput(6, 2)
+    for one in (network, kept_by_a_hook(kept)):
+        train(
+            compile="step",
+            network=one,
+            x=X[:64],
+            y=Y[:64],
+            fit={"dataloader_kwargs": {"shuffle": False}},
+        )
+    assert torch.equal(network.last, X[56:64])
+    assert torch.equal(kept["last"], X[56:64])
+    assert captured["runs"] == captured["checked"]
+
+
+def test_an_option_counts_that_is_set_after_the_options_were_loaded(captured):
+    found = []
+    for mode in ("step", False):
+        model, _ = train(compile=mode, optimizer={"optim": "sgd", "lr": 0.1, "weight_decay": 0.1})
+        model.optimizer.load_state_dict(model.optimizer.state_dict())
+        model.fit(X, Y, batch_size=8, epochs=1, verbose=False)
+        model.optimizer.param_groups[0]["weight_decay"] = 1.0
+        model.fit(X, Y, batch_size=8, epochs=2, verbose=False)
+        found.append(model.network[0].weight)
+    torch.testing.assert_close(*found)
+    assert captured["runs"] > captured["checked"]
+
+
 class Scaled(nn.Linear):
     scale = 1.0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from operator import is_
+from sys import getrefcount
 from types import FunctionType
 from typing import Any
 
@@ -52,14 +53,15 @@ class Graph:
         import torch._dynamo
 
         self._calls.clear()
-        versions = list(map(version_of, tensors))
+        before = _looks_of(tensors)
         with torch._dynamo.config.patch(trace_autograd_ops=True):
             result = self._compiled(tensors, lasting)
-        found = None
-        # One that changes what it is given may be right for tensors that do not overlap alone.
-        if len(self._calls) == 1 and versions == list(map(version_of, tensors)):
-            found = _direct(*self._calls[0], tensors, result)
+        found = _direct(*self._calls[0], tensors, result) if len(self._calls) == 1 else None
         self._calls.clear()
+        # One that changes what it is given may be right for tensors that do not overlap alone; to
+        # keep it is done in Python, beside the graph.
+        if before != _looks_of(tensors):
+            found = None
         direct, stays = found or (None, [])
         same = len(stays) == len(self._before) and all(map(is_, stays, self._before))
         self._before, self._is_steady = stays, same and direct is not None
@@ -101,7 +103,8 @@ class StepGraph:
     def __init__(
         self, engine: Engine, judge: Callable[..., Tensor], groups: list[Group], guarded: bool
     ) -> None:
-        self._groups, self._judge, self._guarded = groups, judge, guarded
+        self._made_of, self._judge, self._guarded = groups, judge, guarded
+        self._groups = groups  # the same, but for the objects that hold the options
         self._rates = [torch.tensor(float("nan")) for _ in groups]
         self._set: list[Any] = [None for _ in groups]
         self._parameters = [p for group in groups for p in group.parameters]
@@ -133,9 +136,10 @@ class StepGraph:
         made_for = (self._judge, self._guarded, *self._buffers)
         wanted = (judge, guarded, *engine.network.buffers())
         same = len(made_for) == len(wanted) and all(map(is_, made_for, wanted))
-        if not (same and len(groups) == len(self._groups)):
+        if not (same and len(groups) == len(self._made_of)):
             return False
-        if not all(one.is_like(other) for one, other in zip(groups, self._groups, strict=True)):
+        # The graph reads the options that it was made of, and torch looks whether they change.
+        if not all(one.is_like(other) for one, other in zip(groups, self._made_of, strict=True)):
             return False
         self._groups = groups
         self._graph.look_again()
@@ -163,6 +167,11 @@ class StepGraph:
             buffer.data.copy_(old)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
+
+
+def _looks_of(tensors: tuple[Tensor, ...]) -> list[tuple[int, int]]:
+    """Return how often each tensor was changed in place, and how many hold it."""
+    return [(version_of(tensor), getrefcount(tensor)) for tensor in tensors]
 
 
 def _of_its_own(function: Any) -> Callable[..., Any]:
