@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from clarion import get_optimizer
+from clarion import Model, get_optimizer
 from clarion.engine.optimizers import place_optimizer_state, relink_parameters, use_fused_update
 
 
@@ -53,7 +53,7 @@ def test_parameters_of_some_groups_may_lack_in_the_optimizer_but_none_may_be_for
 def test_the_fused_update_gives_the_same_weights(name):
     plain, quick = network(), network()
     one, other = get_optimizer(name, plain), get_optimizer(name, quick)
-    use_fused_update(other)
+    use_fused_update(other, quick)
     assert fused(one) == [None]
     assert fused(other) == [True]
 
@@ -69,10 +69,11 @@ def test_the_fused_update_gives_the_same_weights(name):
     "options", [{"fused": False}, {"foreach": True}, {"differentiable": True}], ids=str
 )
 def test_a_choice_of_the_user_stays(options):
-    optimizer = torch.optim.Adam(network().parameters(), **options)
+    net = network()
+    optimizer = torch.optim.Adam(net.parameters(), **options)
     before = fused(optimizer)
 
-    use_fused_update(optimizer)
+    use_fused_update(optimizer, net)
 
     assert fused(optimizer) == before
 
@@ -81,15 +82,45 @@ def test_a_choice_of_the_user_stays(options):
 def test_parameters_that_no_kernel_takes(net):
     optimizer = torch.optim.Adam(net.parameters())
 
-    use_fused_update(optimizer)
+    use_fused_update(optimizer, net)
 
     assert fused(optimizer) == [None]
 
 
-def test_optimizers_without_such_a_kernel():
-    optimizer = torch.optim.Rprop(network().parameters())
+class Words(nn.Sequential):
+    def __init__(self, bag):
+        super().__init__()
+        torch.manual_seed(0)
+        kind = nn.EmbeddingBag if bag else nn.Embedding
+        self.append(kind(10, 4, sparse=True)).append(nn.Linear(4, 2))
 
-    use_fused_update(optimizer)
+    def forward(self, x):
+        found = super().forward(x)
+        return found if found.ndim == 2 else found.mean(1)
+
+
+@pytest.mark.parametrize("bag", [False, True])
+def test_sparse_gradients_are_taken_as_torch_s_optimizer_takes_them(bag):
+    x = torch.randint(0, 10, (12, 5), generator=torch.Generator().manual_seed(0))
+    y = x[:, 0] % 2
+    ours, theirs = Words(bag), Words(bag)
+    model = Model(ours, {"optim": "sgd", "lr": 0.5, "momentum": 0.9}, "cross_entropy")
+    batches = list(zip(x.split(4), y.split(4), strict=True))
+    model.fit_generator(batches, epochs=3, verbose=False)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.5, momentum=0.9)
+    for one, target in batches * 3:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(theirs(one), target).backward()
+        optimizer.step()
+    for mine, wanted in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted)
+
+
+def test_optimizers_without_such_a_kernel():
+    net = network()
+    optimizer = torch.optim.Rprop(net.parameters())
+
+    use_fused_update(optimizer, net)
 
     assert "fused" not in optimizer.param_groups[0]
 
@@ -100,7 +131,7 @@ def test_a_state_that_is_there_goes_on():
     step(plain, one)
     step(quick, other)
 
-    use_fused_update(other)
+    use_fused_update(other, quick)
     step(plain, one)
     step(quick, other)
 

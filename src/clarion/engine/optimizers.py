@@ -1,6 +1,6 @@
 """Optimizers by name, and their state kept beside the parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import torch
@@ -52,15 +52,17 @@ def get_optimizer(optimizer: Any, network: nn.Module) -> Any:
     )
 
 
-def use_fused_update(optimizer: Optimizer) -> None:
+def use_fused_update(optimizer: Optimizer, network: nn.Module) -> None:
     """Make an optimizer update all weights in one call, where the device has such an update.
 
     torch does not by default on a CPU, where Adam's is several times faster; results are equal to
-    rounding. A group that chose otherwise (``fused``, ``foreach``, ``differentiable``) stays.
+    rounding. A group that chose otherwise (``fused``, ``foreach``, ``differentiable``) stays, and
+    so does one with sparse gradients, of which fused updates know nothing.
     """
     changed = False
+    sparse = _with_sparse_gradients(network)
     for group in optimizer.param_groups:
-        if group.get("fused", False) is None and not group["foreach"] and _can_fuse(group):
+        if group.get("fused", False) is None and not group["foreach"] and _can_fuse(group, sparse):
             group["fused"] = changed = True
     if changed and optimizer.state:
         optimizer.load_state_dict(optimizer.state_dict())  # a fused step counts on the device
@@ -101,10 +103,20 @@ def relink_parameters(optimizer: Any, before: Mapping[str, Tensor], network: nn.
             optimizer.state[new] = optimizer.state.pop(old)
 
 
-def _can_fuse(group: dict[str, Any]) -> bool:
-    return not group.get("differentiable", False) and all(
-        not is_lazy(p) and p.is_floating_point() and p.device.type in _FUSED_DEVICES
-        for p in group["params"]
+def _with_sparse_gradients(network: nn.Module) -> set[Tensor]:
+    """Return the weights of embeddings with ``sparse=True``."""
+    modules = [module for module in network.modules() if getattr(module, "sparse", False) is True]
+    return {p for module in modules for p in module.parameters(recurse=False)}
+
+
+def _can_fuse(group: dict[str, Any], sparse: Set[Tensor]) -> bool:
+    return (
+        not group.get("differentiable", False)
+        and all(
+            not is_lazy(p) and p.is_floating_point() and p.device.type in _FUSED_DEVICES
+            for p in group["params"]
+        )
+        and sparse.isdisjoint(group["params"])
     )
 
 

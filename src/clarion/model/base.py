@@ -297,7 +297,7 @@ class ModelBase:
                 'for example Model(network, "adam", loss_function).'
             )
         if self._built_optimizer is not None and self.optimizer is self._built_optimizer:
-            use_fused_update(self.optimizer)
+            use_fused_update(self.optimizer, self.network)
         return self.optimizer
 
     def _with_progress(
