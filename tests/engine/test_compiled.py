@@ -82,6 +82,16 @@ def test_what_is_learnt_is_what_torch_s_optimizers_learn(graphs, optimizer):
     assert model.progress.step == other.progress.step == 27
 
 
+@pytest.mark.parametrize("optimizer", [{"optim": "sgd", "lr": 0.1}, {"optim": "adamw", "lr": 0.1}])
+def test_weights_of_float64_are_as_exact_as_in_an_ordinary_step(graphs, optimizer):
+    found = []
+    for mode in ("step", False):
+        given = {"network": network().double(), "x": X.double(), "optimizer": optimizer}
+        found.append(train(compile=mode, **given)[0].network[0].weight)
+    assert graphs
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
 def test_one_graph_serves_all_passes_and_trainings_and_a_loaded_state_makes_another(graphs):
     model, _ = train(compile="step", optimizer="adam")
     model.fit(X, Y, batch_size=8, epochs=2, verbose=False)

@@ -1,5 +1,6 @@
 """Train steps as graphs: what is compiled, and how a graph is called."""
 
+import math
 from collections.abc import Callable, Sequence
 from operator import is_
 from sys import getrefcount
@@ -105,7 +106,7 @@ class StepGraph:
     ) -> None:
         self._made_of, self._judge, self._guarded = groups, judge, guarded
         self._groups = groups  # the same, but for the objects that hold the options
-        self._rates = [torch.tensor(float("nan")) for _ in groups]
+        self._rates = [torch.tensor(torch.nan, dtype=_dtype_of_rate(group)) for group in groups]
         self._set: list[Any] = [None for _ in groups]
         self._parameters = [p for group in groups for p in group.parameters]
         self._buffers = list(engine.network.buffers())
@@ -313,6 +314,7 @@ def _adam(group: Group, gradients: Sequence[Tensor], rate: Tensor, fine: Tensor 
         group.parameters, gradients, *group.states, strict=True
     ):
         now = step + 1
+        exponent = now.to(rate.dtype)
         value = parameter
         if decay and options["decoupled_weight_decay"]:
             value = value * (1 - rate * decay)
@@ -321,11 +323,21 @@ def _adam(group: Group, gradients: Sequence[Tensor], rate: Tensor, fine: Tensor 
             change = change + decay * parameter
         mean = torch.lerp(first, change, 1 - beta1)
         square = beta2 * second + (1 - beta2) * change * change
-        spread = (square / (1 - beta2**now)).sqrt() + options["eps"]
-        _put(parameter, value - rate / (1 - beta1**now) * mean / spread, fine)
+        spread = (square / _one_less_power(beta2, exponent)).sqrt() + options["eps"]
+        _put(parameter, value - rate / _one_less_power(beta1, exponent) * mean / spread, fine)
         _put(first, mean, fine)
         _put(second, square, fine)
         _put(step, now, fine)
+
+
+def _one_less_power(base: float, exponent: Tensor) -> Tensor:
+    """Return ``1 - base**exponent``, which loses most of its digits where the power is near 1."""
+    return -torch.expm1(exponent * (math.log(base) if base else -math.inf))
+
+
+def _dtype_of_rate(group: Group) -> torch.dtype:
+    wide = any(parameter.dtype is torch.float64 for parameter in group.parameters)
+    return torch.float64 if wide else torch.float32
 
 
 _UPDATES = {"add": _sgd, "sgd": _sgd, "adam": _adam}
