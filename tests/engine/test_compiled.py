@@ -199,6 +199,8 @@ class Looks(Callback):
         ({"optimizer": {"optim": "sgd", "clip_norm": 1.0}}, "looks at gradients"),
         ({"optimizer": {"optim": "sgd", "maximize": True}}, "maximises"),
         ({"optimizer": "rmsprop"}, "none of SGD, Adam and AdamW"),
+        ({"optimizer": {"optim": "adam", "amsgrad": True}}, "without a fused kernel"),
+        ({"fit": {"sample_weight": torch.ones(70)}}, "weights of its examples"),
         ({"loss_function": {"a": "cross_entropy"}, "network": None}, "one loss"),
         ({"y": Y[:, None]}, r'another shape or dtype .* "mse", for example, in those'),
     ],

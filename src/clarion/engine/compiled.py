@@ -25,6 +25,14 @@ from clarion.metrics.blocks import is_small, lasting
 __all__ = ["Compilation", "CompiledStep"]
 
 _TIMED = 5  # steps of either way whose time is taken
+_NO_KIND = (
+    "a batch has weights of its examples, goes to the network by names, or is not made of plain "
+    "tensors."
+)
+_NO_KERNEL = (
+    "the optimizer works without a fused kernel, as one that was made without fused=True does, "
+    "amsgrad, or sparse gradients; or the loss depends on weights that are not the optimizer's."
+)
 
 
 @dataclass
@@ -98,10 +106,8 @@ class CompiledStep:
         if self._gave_up:
             return False
         reason = _why_not(engine)
-        if reason and reason not in self._told:
-            self._told.add(reason)
-            _warn(reason)
         if reason:
+            self._tell(reason)
             return False
         self._tight = TightStep.of(engine)
         assert isinstance(engine.update, DirectUpdate)
@@ -115,6 +121,10 @@ class CompiledStep:
         direct = update.direct
         kind = _kind(batch)
         if direct is None or self._gave_up or kind is None or not direct.is_current():
+            if kind is None:
+                self._tell(_NO_KIND)
+            elif direct is None and update.was_refused and not engine.progress.skipped:
+                self._tell(_NO_KERNEL)
             return self._ordinary(engine, batch, stage, number)
         if self._kind is None or len(self._times["ordinary"]) < _TIMED:
             return self._tried_out(engine, batch, stage, number, kind)
@@ -216,6 +226,11 @@ class CompiledStep:
                 'takes them; "mse", for example, in those of the prediction.'
             )
         return output
+
+    def _tell(self, reason: str) -> None:
+        if not (self._gave_up or reason in self._told):
+            self._told.add(reason)
+            _warn(reason)
 
     def _give_up(self, reason: str) -> None:
         self._gave_up = True

@@ -52,6 +52,11 @@ class DirectUpdate(Update):
         return not heard and not any(part.reads_gradients for part in self._parts)
 
     @property
+    def was_refused(self) -> bool:
+        """Whether an ordinary step of this pass showed that there are no direct ones after it."""
+        return self.is_possible and self.direct is None and not self._is_due
+
+    @property
     def has_company(self) -> bool:
         """Whether somebody else acts at the beginning or at the end of a step."""
         return bool(self._before or self._after or "on_optimizer_step_end" in self._hooks)
