@@ -224,6 +224,27 @@ def test_outputs_that_are_no_tensors_are_not_run_ahead(data, rows):
     assert network.calls == 41
 
 
+class Drawing(Plain):
+    def changed(self, y):
+        return y + torch.rand(())
+
+
+def test_random_numbers_are_those_of_batch_by_batch_where_a_pass_begins_the_data_anew(data):
+    class Listening(Callback):
+        def on_predict_batch_end(self, batch_number, logs):
+            pass
+
+    found = []
+    for callbacks in ([], [Listening()]):
+        torch.manual_seed(1)
+        found.append(
+            Model(Drawing(), None).predict(
+                data[0], batch_size=SIZE, steps=60, callbacks=callbacks, verbose=False
+            )
+        )
+    assert np.array_equal(*found)
+
+
 def test_each_batch_is_run_once(data):
     network = Plain()
     Model(network, None, "cross_entropy").evaluate(*data, batch_size=SIZE, verbose=False)

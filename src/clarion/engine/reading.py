@@ -57,8 +57,15 @@ def read(
 
 
 def may_be_read_ahead(engine: Engine, source: Source) -> bool:
-    """Tell whether batches can be asked for before those before them have been used."""
-    return _lasts(engine, source) and engine.strategy.world_size == 1
+    """Tell whether batches can be asked for before those before them have been used.
+
+    Not if the loader begins anew inside the pass: it draws random numbers then, after those that
+    the network has drawn for the batches so far.
+    """
+    if not (_lasts(engine, source) and engine.strategy.world_size == 1):
+        return False
+    loader: Any = source.feed.loader
+    return source.steps is None or source.steps <= len(loader)
 
 
 def read_ahead(engine: Engine, source: Source, where: str) -> Iterator[list[Batch]]:
