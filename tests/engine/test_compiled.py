@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -533,6 +534,35 @@ def test_what_is_changed_between_two_passes_counts(captured):
     torch.testing.assert_close(*found)
     assert captured["graphs"] == 4
     assert captured["runs"] > captured["checked"]
+
+
+def test_a_hook_that_comes_later_is_called(captured):
+    found = []
+    for mode in ("step", False):
+        model, _ = train(compile=mode)
+        handle = model.network[3].register_forward_hook(lambda module, args, output: output * 0.5)
+        model.fit(X, Y, batch_size=8, epochs=2, verbose=False)
+        handle.remove()
+        model.fit(X, Y, batch_size=8, epochs=2, verbose=False)
+        found.append(model.network[0].weight)
+    torch.testing.assert_close(*found)
+    assert captured["runs"] > captured["checked"]
+
+
+def test_hooks_of_all_modules_are_called(graphs):
+    def halved(module, args, output):
+        return output * 0.5 if module.__class__ is nn.Linear else None
+
+    found = []
+    for mode in ("step", False):
+        handle = torch.nn.modules.module.register_module_forward_hook(halved)
+        try:
+            with nullcontext() if not mode else pytest.warns(UserWarning, match="all modules"):
+                found.append(train(compile=mode)[0].network[0].weight)
+        finally:
+            handle.remove()
+    assert torch.equal(*found)
+    assert not graphs
 
 
 class Sum(nn.Linear):

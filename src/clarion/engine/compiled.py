@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module
 
 from clarion.data.batch import Batch
 from clarion.engine.diagnosis import explain
@@ -246,6 +247,8 @@ def _why_not(engine: Engine) -> str:
     update = engine.update
     if not isinstance(update, DirectUpdate) or engine.forward is not engine.network:
         return "the work is shared between several processes or devices, or measured."
+    if module._has_any_global_hook():
+        return "somebody hooked into the calls of all modules."
     if engine.objective.only_function is None:
         return "it needs one loss, a function of the prediction and the target."
     if not isinstance(update.guard, Unguarded | HostGuard):

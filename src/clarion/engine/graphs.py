@@ -55,7 +55,8 @@ class Graph:
 
         self._calls.clear()
         before = _looks_of(tensors)
-        with torch._dynamo.config.patch(trace_autograd_ops=True):
+        # Not to look for hooks, as torch does not otherwise, would leave out those that come later.
+        with torch._dynamo.config.patch(trace_autograd_ops=True, skip_nnmodule_hook_guards=False):
             result = self._compiled(tensors, lasting)
         found = _direct(*self._calls[0], tensors, result) if len(self._calls) == 1 else None
         self._calls.clear()
