@@ -70,8 +70,8 @@ class CompiledStep:
     """Takes train steps by one compiled graph, for batches of one kind; other steps are ordinary.
 
     The first step of each pass is ordinary, and so is that of a batch of another shape (the last
-    one of a pass, often): a graph is for one shape. The second one looks whether anything has
-    changed that the graph depends on, and those after it only run the graph. A step whose loss or
+    one of a pass, often): a graph is for one shape. The step after it looks whether anything has
+    changed that the graph depends on, and those after that only run the graph. A step whose loss or
     gradients are not finite changes nothing, and is handed to the guard. Results are those of the
     ordinary step to rounding.
 
