@@ -293,15 +293,42 @@ def test_a_loss_may_change_the_prediction(data):
     assert np.array_equal(predictions, scores.numpy() * np.float32(0.5))
 
 
-def test_a_loss_may_write_into_one_tensor_again_and_again(data):
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda memory: memory,
+        lambda memory: memory.view(1),
+        lambda memory: memory.view(1)[0],
+        lambda memory: torch.from_numpy(memory.numpy()),
+    ],
+)
+def test_a_loss_may_write_into_one_tensor_again_and_again(data, returned):
     x, y = data
-    value = torch.zeros(())
+    memory = torch.zeros(())
 
     def judge(y_pred, y_true):
-        return value.copy_(cross_entropy(y_pred, y_true))
+        memory.copy_(cross_entropy(y_pred, y_true))
+        return returned(memory)
 
     found = Model(Plain(), None, judge).evaluate(x, y, batch_size=SIZE, verbose=False)
     assert found == pytest.approx(cross_entropy(by_hand(Plain(), x, y)[0], y).item(), rel=1e-6)
+
+
+def test_a_loss_may_turn_gradients_on(data):
+    x, y = data
+    network = Plain()
+
+    def judge(y_pred, y_true):
+        with torch.enable_grad():
+            return cross_entropy(y_pred * network.linear.bias.exp(), y_true)
+
+    network.linear.bias.data.zero_()
+    model = Model(network, None, judge)
+    found = model.evaluate(x, y, batch_size=SIZE, verbose=False)
+    total = sum(
+        judge(network(a).detach(), b) * len(b) for a, b in zip(x.split(8), y.split(8), strict=True)
+    )
+    assert found == pytest.approx(total.item() / len(x), rel=1e-6)
 
 
 def test_memory_may_be_written_again_at_any_time(data):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clarion.data.batch import Batch
 from clarion.data.memory import may_be_shared
+from clarion.data.nested import detached
 from clarion.engine.diagnosis import explain, explain_network
 from clarion.engine.engine import Engine
 from clarion.engine.stage import Stage
@@ -86,8 +87,8 @@ class Ahead:
                 except Exception as error:
                     explain(error, "loss", stage, number + count - 1, prediction, batch)
                     raise
-            if type(loss) is Tensor and may_be_shared(getrefcount(loss), loss):
-                loss = loss.detach().clone()
+                if type(loss) is not Tensor or may_be_shared(getrefcount(loss), loss):
+                    loss = detached(loss, to_numpy=False)
             if may_be_shared(getrefcount(prediction), prediction) or prediction.requires_grad:
                 prediction = prediction.detach().clone()
             batch.ran = prediction, loss

@@ -68,7 +68,16 @@ class _Tight:
         self.count(batch, stage, number, lasting(prediction), value)
         return Output(prediction, loss, loss), value
 
-    def count(self, batch: Batch, stage: Stage, number: int, prediction: Tensor, loss: Any) -> None:
+    def count(
+        self,
+        batch: Batch,
+        stage: Stage,
+        number: int,
+        prediction: Tensor,
+        loss: Any,
+        *,
+        lasts: bool = False,
+    ) -> None:
         """Count a batch of a known kind.
 
         Args:
@@ -77,10 +86,11 @@ class _Tight:
             number: The number of the batch.
             prediction: The prediction, detached. Nobody may change it afterwards.
             loss: What the loss function returned, or its value as a number.
+            lasts: Whether nobody will write into the memory of the loss again.
         """
         target, part = batch.target, "loss"
         try:
-            self._loss.note(loss, prediction, target)
+            self._loss.note(loss, prediction, target, lasts=lasts)
             part = "metric"
             self._metrics.wait(prediction, target)
         except Exception as error:
@@ -132,7 +142,7 @@ class TightScore(_Tight):
         if ran is not None:
             raw = ran[0]
             if batch.ran_ahead:
-                self.count(batch, stage, number, *ran)
+                self.count(batch, stage, number, *ran, lasts=True)
                 return Output(raw, ran[1], ran[1])
         elif batch.is_plain and not batch.is_filler:
             output, raw = self._score(engine, batch, stage, number)

@@ -82,19 +82,20 @@ class DecomposableMetric(Metric):
         self.note(output, y_pred, y_true)
         return output
 
-    def note(self, output: Any, y_pred: Any, y_true: Any) -> None:
+    def note(self, output: Any, y_pred: Any, y_true: Any, *, lasts: bool = False) -> None:
         """Count a batch by what the function has returned for it, as `defer` does.
 
         Args:
             output: What the function returned; its only value as a number, if somebody knows it.
             y_pred: The prediction.
             y_true: The target; nobody may change it afterwards if it is small.
+            lasts: Whether nobody will write into the memory of the output again.
         """
         if self.target_weight is None or not is_small(y_true):
             self._accumulate(output, self._weigh(y_pred, y_true))
             return
         waiting = self._waiting
-        waiting.append((self._kept(output), y_true))
+        waiting.append((self._kept(output, lasts=lasts), y_true))
         if len(waiting) == MOST_BATCHES:
             self._fold()
 
@@ -196,7 +197,7 @@ class DecomposableMetric(Metric):
         self._total = part if total is None else total + part
         self._weight = self._weight + weight
 
-    def _kept(self, output: Any) -> Tensor | float:
+    def _kept(self, output: Any, *, lasts: bool = False) -> Tensor | float:
         """Return the values of an output as they are now, shape (names,), or () for a single one.
 
         A number stays one: that costs less than a tensor of it.
@@ -205,7 +206,7 @@ class DecomposableMetric(Metric):
         if single and isinstance(output, float):
             return output
         if single and isinstance(output, Tensor) and output.ndim == 0:
-            return lasting(output)
+            return output if lasts else lasting(output)
         values = self._values(output).clone()
         return values.reshape(()) if single else values
 
