@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from clarion.distributed.ddp import DDP
+from clarion.distributed.replica import release_replicas
 from clarion.distributed.single import Single
 from clarion.distributed.strategy import Strategy
 from clarion.errors import InvalidArgumentError
@@ -119,4 +120,6 @@ def _make_group(place: Place) -> None:
 
 def _leave() -> None:
     if dist.is_initialized():
+        # The threads of a group that is still held meet the end of Python: an abort, at times.
+        release_replicas()
         dist.destroy_process_group()

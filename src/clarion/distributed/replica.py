@@ -1,8 +1,10 @@
 """The network of one rank, whose gradients meet those of the others."""
 
 import contextlib
+import gc
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +13,21 @@ from torch.nn.parallel import DistributedDataParallel
 from clarion.data.nested import torch_apply
 from clarion.layers.modes import mode
 
-__all__ = ["Replica"]
+__all__ = ["Replica", "release_replicas"]
 
 _ADVICE = (
     "Several ranks need a gradient of every parameter, at every step. Return only what the loss "
     "uses, and freeze what it does not use: parameter.requires_grad_(False)."
 )
+
+_replicas: "WeakSet[Replica]" = WeakSet()
+
+
+def release_replicas() -> None:
+    """Let go of what torch made for each network, which holds the process group."""
+    for replica in list(_replicas):
+        replica.release()
+    gc.collect()  # torch's wrapper is part of a cycle
 
 
 class Replica:
@@ -48,6 +59,7 @@ class Replica:
         self._parameters: list[nn.Parameter] = []
         self._trained: list[bool] | None = None
         self._device: torch.device | None = None
+        _replicas.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network."""
@@ -66,16 +78,21 @@ class Replica:
                 error.add_note(_ADVICE)
             raise
 
+    def release(self) -> None:
+        """Give up torch's wrapper; another one is built when it is needed."""
+        old, self._wrapper = self._wrapper, None
+        if old is not None:
+            # Its hooks on the parameters would send their gradients a second time.
+            old._remove_autograd_hooks()
+        self._trained = None
+
     def _is_stale(self) -> bool:
         known = self._parameters
         changed = [p.requires_grad for p in known] != self._trained
         return changed or _device_of(known) != self._device
 
     def _build(self, args: Any, kwargs: Any) -> None:
-        old, self._wrapper = self._wrapper, None
-        if old is not None:
-            # Its hooks on the parameters would send their gradients a second time.
-            old._remove_autograd_hooks()
+        self.release()
         # Lazy layers get their shapes, and draw their weights.
         with mode(self.network, training=False), self._shared_randomness():
             output = self.network(*args, **kwargs)
