@@ -47,14 +47,16 @@ def fake(monkeypatch):
     return module
 
 
-def records(path):
-    """Read a file of wandb's: LevelDB's log format around wandb's own messages."""
-    data, position, parts = path.read_bytes(), 7, b""
+def records(data):
+    """Read a file of wandb's, as far as it is written: LevelDB's log format around messages."""
+    position, parts = 7, b""
     while position + 7 <= len(data):
         if 32768 - position % 32768 < 7:  # the rest of a block is padding
             position += 32768 - position % 32768
             continue
         length, kind = struct.unpack_from("<HB", data, position + 4)
+        if kind == 0 or position + 7 + length > len(data):  # wandb is still writing it
+            return
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -69,7 +71,7 @@ def finished(directory):
     wandb.finish()
     (path,) = Path(directory).glob("wandb/offline-run-*/run-*.wandb")
     for _ in range(500):
-        found = list(records(path))
+        found = list(records(path.read_bytes()))
         if found and found[-1].WhichOneof("record_type") == "exit":
             return found
         time.sleep(0.01)
@@ -186,6 +188,18 @@ def test_gradients_are_watched(directory, make_model, batches):
     make_model().fit_generator(batches, epochs=1, verbose=False, callbacks=[logger])
     keys = {key for row in written(directory)[0] for key in row}
     assert {"gradients/0.weight.bins", "parameters/1.bias.bins"} <= keys
+
+
+def test_half_a_file_is_read_as_far_as_it_goes(directory):
+    run = wandb.init(project="lines", dir=directory)
+    run.log({"text": "a" * 70_000})  # more than two blocks
+    whole = finished(directory)
+    (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
+    data = path.read_bytes()
+    for end in (*range(0, len(data), 97), *range(len(data) - 100, len(data))):
+        found = list(records(data[:end]))
+        assert found == whole[: len(found)]
+        assert len(found) < len(whole)
 
 
 def test_an_open_run_is_used(directory):
