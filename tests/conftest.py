@@ -4,6 +4,7 @@ Nothing is seeded here: a test that draws random numbers sets its own seed.
 """
 
 import os
+import signal
 
 # Before torch, matplotlib or a tokenizer is imported: they read these once.
 os.environ.update(
@@ -24,3 +25,7 @@ os.environ.update(
 import torch
 
 torch.set_num_threads(1)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts in the background ignore it, and programs inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
