@@ -10,6 +10,9 @@ PEERS := $(VENV)/.stamp-peers
 # --no-compile: Python writes the bytecode of the modules that are used, at their first import.
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
+# That bytecode is kept, whatever the shell says: without it each process that a test starts compiles
+# the sources of torch again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 # Threads that wait in a spin make two busy programs on one machine crawl.
 export OMP_WAIT_POLICY := passive
 # Everything works offline once the packages are there; nothing is looked up in silence.

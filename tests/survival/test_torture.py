@@ -19,6 +19,7 @@ from clarion.experiment.history import read_log
 
 VICTIM = Path(__file__).with_name("victim.py")
 PATIENCE = 60  # seconds after which a victim that does not come to its next step is a failure
+GLANCE = 1e-4  # seconds between two looks at what the victim is doing
 
 
 class Killer:
@@ -84,6 +85,7 @@ class Killer:
             if is_resumable and step > before + 1 and moment(doing):
                 os.killpg(self.pid, signal.SIGKILL)
                 break
+            time.sleep(GLANCE)  # the victim needs the processor more
         status = self.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # its workers, if any is left
