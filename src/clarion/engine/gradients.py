@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.autograd.function import BackwardCFunction
 
-__all__ = ["find_engine", "gradients_of", "is_all_there", "owned"]
+__all__ = ["find_engine", "gradients_of", "is_all_there", "is_same", "owned"]
 
 _COMPILED = "CompiledFunctionBackward"  # what torch.compile makes of a network
 _stride, _place = Tensor.stride, Tensor.data_ptr
@@ -82,6 +82,11 @@ def is_all_there(loss: Tensor, parameters: Iterable[Tensor]) -> bool:
             return False
         todo += [function for function, _ in node.next_functions]
     return True
+
+
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors are alike, bit for bit; nan is like nothing."""
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def find_engine() -> Callable[..., Any] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from clarion.data.batch import Batch
+from clarion.engine.chained import ChainedStep
 from clarion.engine.engine import Engine
 from clarion.engine.stage import Stage
 from clarion.engine.step import Output, predict_step, score_step, train_step
@@ -23,4 +24,5 @@ def step_of(engine: Engine, stage: Stage) -> Step:
     compiled = engine.compiled
     if compiled is not None and compiled.suits(engine):
         return compiled  # type: ignore[no-any-return]
-    return TightStep.of(engine) or train_step
+    tight = TightStep.of(engine)
+    return train_step if tight is None else ChainedStep.of(engine, tight) or tight

@@ -229,9 +229,8 @@ class TightStep(_Tight):
 
     def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
         """Run a batch forward and backward, and update the weights."""
-        update = self._update
-        direct = update.direct
-        if direct is None or not batch.is_plain or not self._is_right(direct):
+        update, direct = self._update, self.direct_for(batch)
+        if direct is None:
             return self._learning(engine, batch, stage, number)
         update.release(direct)
         output, value = self._score(engine, batch, stage, number)
@@ -247,12 +246,36 @@ class TightStep(_Tight):
         except Exception as error:
             explain_backward(error, loss, stage, number)
             raise
+        return self.take(batch, number, output)
+
+    def direct_for(self, batch: Batch) -> DirectStep | None:
+        """Return the direct step to take with a batch, None if it needs an ordinary one."""
+        direct = self._update.direct
+        if direct is None or not batch.is_plain or not self._is_right(direct):
+            return None
+        return direct
+
+    def knows(self, prediction: Any, target: Any) -> bool:
+        """Tell whether batches of this kind are scored without being looked at."""
+        return kind_of(prediction, target) in self._known
+
+    def take(self, batch: Batch, number: int, output: Output) -> Output:
+        """Update the weights, if the gradients are finite; return the output.
+
+        Args:
+            batch: The batch.
+            number: The number of the batch.
+            output: What was made of it. Its gradients are the update's.
+        """
+        update = self._update
+        direct = update.direct
+        assert direct is not None
         if update.shares_gradients:
             update.share()
         gradients = direct.fitting(update.gradients)
         if gradients is None or (self._guarded and self._check.is_bad(gradients)):
             update.guard.open()
-            update.guard.watch(loss, batch, number)
+            update.guard.watch(output.terms, batch, number)
             update.apply()
             return output
         if not self._has_company:

@@ -1,0 +1,295 @@
+"""Networks that are chains of plain layers, which run and learn without a recorded graph."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain as joined
+from operator import is_ as _is
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, leaky_relu, linear, silu
+from torch.nn.modules import module as torch_module
+
+from clarion.engine.gradients import is_same
+
+__all__ = ["Chain"]
+
+_Passed: TypeAlias = list[tuple["_Link", Tensor, Tensor]]
+_aten = torch.ops.aten
+_values: Callable[[Any], Any] = dict.values
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = ("_global" + name for name in _HOOKS)
+_global_hooks = [getattr(torch_module, name, None) for name in _GLOBAL_HOOKS]
+
+
+class Chain:
+    """An ``nn.Sequential`` of plain layers of torch, run and differentiated by their kernels.
+
+    Autograd finds out anew at each batch what such a network does, which for a small one takes
+    longer than doing it. Here the same kernels are called, those of the layers and those of their
+    derivatives, so that predictions and gradients are the same, bit for bit: `agrees` sees to that.
+
+    Args:
+        network: The network.
+        modules: It and all modules in it.
+        links: Its layers.
+
+    Attributes:
+        parameters: The parameters, in the order of the network; each learns and belongs to one
+            layer.
+    """
+
+    def __init__(
+        self, network: nn.Sequential, modules: list[nn.Module], links: list["_Link"]
+    ) -> None:
+        self._network = network
+        self._links = links
+        self.parameters = tuple(joined.from_iterable(link.parameters for link in links))
+        # What was in front of the first layer that learns has nothing to be told in the end.
+        self._first = next(i for i, link in enumerate(links) if link.parameters)
+        self._hooks = [*_global_hooks, *(vars(m)[name] for m in modules for name in _HOOKS)]
+        self._holders = [one for m in modules for one in (m._modules, m._parameters, m._buffers)]
+        self._held = self._all_held()
+        self._attributes = [vars(m) for m in modules]
+        self._num_attributes = sum(map(len, self._attributes))
+
+    @classmethod
+    def of(cls, network: Any) -> "Chain | None":
+        """Return the chain that a network is, None if it is anything else.
+
+        Args:
+            network: The network. Its layers are `Linear`, `Flatten`, `Identity` and activations of
+                torch, as they are: with hooks, a forward of their own, parametrizations or shared
+                parameters they are something else.
+        """
+        if type(network) is not nn.Sequential or any(one is None for one in _global_hooks):
+            return None
+        modules = list(network.modules())
+        layers = list(_layers_of(network))
+        if not all(type(layer) in _LINKS for layer in layers):
+            return None
+        links = [_LINKS[type(layer)](layer) for layer in layers]
+        own = [p for link in links for p in link.parameters]
+        if not own or len(modules) != len(set(modules)) or not _are_plain(own, network):
+            return None
+        first = next(i for i, link in enumerate(links) if link.parameters)
+        works_in_place = any(getattr(layer, "inplace", False) for layer in layers[:first])
+        if works_in_place or any("forward" in vars(module) for module in modules):
+            return None
+        chain = cls(network, modules, links)
+        return None if any(chain._hooks) else chain
+
+    def is_current(self) -> bool:
+        """Tell whether the network is still what it was: no layer, weight or hook is another one.
+
+        To be asked at each batch: it is quick.
+        """
+        if any(self._hooks) or sum(map(len, self._attributes)) != self._num_attributes:
+            return False
+        held = self._all_held()
+        return len(held) == len(self._held) and all(map(_is, held, self._held))
+
+    def run(self, x: Tensor) -> Tensor:
+        """Return the prediction for a batch of inputs; to be called without gradients."""
+        for link in self._links:
+            x = link.run(x)
+        return x
+
+    def forward(self, x: Tensor) -> tuple[Tensor, _Passed]:
+        """Return the prediction for a batch, and what `backward` needs; without gradients."""
+        passed: _Passed = []
+        for link in self._links:
+            y = link.run(x)
+            passed.append((link, x, y))
+            x = y
+        return x, passed
+
+    def backward(self, passed: _Passed, gradient: Tensor) -> list[Tensor]:
+        """Return the gradient for each of the parameters; to be called without gradients.
+
+        Args:
+            passed: What `forward` returned; it is used up.
+            gradient: That of the loss for the prediction.
+        """
+        found: list[Tensor] = []
+        while True:
+            link, x, y = passed.pop()  # its memory is free when the layer is done
+            if link.parameters:
+                link.learn(gradient, x, found)
+            if len(passed) == self._first:
+                break
+            gradient = link.back(gradient, x, y)
+        found.reverse()
+        return found
+
+    def places_of(self, parameters: Sequence[Tensor]) -> list[int]:
+        """Return where each of some parameters is among the chain's, nothing if they are others."""
+        places = {id(own): place for place, own in enumerate(self.parameters)}
+        found = [places.get(id(one), -1) for one in parameters]
+        return found if sorted(found) == list(range(len(places))) else []
+
+    def agrees(self, x: Tensor) -> bool:
+        """Tell whether the chain does with a batch of inputs what the network does, bit for bit."""
+        try:
+            with torch.enable_grad():
+                expected = self._network(x)
+                judged = expected.detach() + 1.0  # any numbers that are not all alike
+                wanted = torch.autograd.grad(expected, self.parameters, judged)
+            with torch.no_grad():
+                prediction, passed = self.forward(x)
+                found = self.backward(passed, judged)
+        except Exception:  # such as inputs of more dimensions
+            return False
+        return all(map(is_same, (expected, *wanted), (prediction, *found)))
+
+    def _all_held(self) -> list[Any]:
+        return list(joined.from_iterable(map(_values, self._holders)))
+
+
+class _Link:
+    """A layer without parameters, by its function and the derivative of it.
+
+    Args:
+        layer: The layer.
+    """
+
+    parameters: tuple[nn.Parameter, ...] = ()
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    def run(self, x: Tensor) -> Tensor:
+        """Return the layer's output."""
+        raise NotImplementedError
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return the gradient for the input.
+
+        Args:
+            gradient: That for the output.
+            x: The input.
+            y: The output.
+        """
+        raise NotImplementedError
+
+    def learn(self, gradient: Tensor, x: Tensor, found: list[Tensor]) -> None:
+        """Append the gradients for the parameters, the last one first."""
+
+
+class _Linear(_Link):
+    def __init__(self, layer: nn.Linear) -> None:
+        self._weight, self._bias = layer.weight, layer.bias
+        self.parameters = tuple(layer.parameters())
+
+    def run(self, x: Tensor) -> Tensor:
+        return linear(x, self._weight, self._bias)
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return gradient.mm(self._weight)
+
+    def learn(self, gradient: Tensor, x: Tensor, found: list[Tensor]) -> None:
+        if self._bias is not None:
+            found.append(gradient.sum(0))
+        found.append(gradient.t().mm(x))
+
+
+class _Identity(_Link):
+    def run(self, x: Tensor) -> Tensor:
+        return x
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return gradient
+
+
+class _Flatten(_Link):
+    def run(self, x: Tensor) -> Tensor:
+        return x.flatten(self._layer.start_dim, self._layer.end_dim)
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return gradient.reshape(x.shape)
+
+
+class _ReLU(_Link):
+    def run(self, x: Tensor) -> Tensor:
+        return x.relu()
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = _aten.threshold_backward.default(gradient, y, 0)
+        return found
+
+
+class _LeakyReLU(_Link):
+    def run(self, x: Tensor) -> Tensor:
+        return leaky_relu(x, self._layer.negative_slope)
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        slope = self._layer.negative_slope
+        found: Tensor = _aten.leaky_relu_backward.default(gradient, x, slope, False)
+        return found
+
+
+class _Sigmoid(_Link):
+    def run(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = _aten.sigmoid_backward.default(gradient, y)
+        return found
+
+
+class _Tanh(_Link):
+    def run(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = _aten.tanh_backward.default(gradient, y)
+        return found
+
+
+class _GELU(_Link):
+    def run(self, x: Tensor) -> Tensor:
+        return gelu(x, approximate=self._layer.approximate)
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        kind = self._layer.approximate
+        found: Tensor = _aten.gelu_backward.default(gradient, x, approximate=kind)
+        return found
+
+
+class _SiLU(_Link):
+    def run(self, x: Tensor) -> Tensor:
+        return silu(x)
+
+    def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = _aten.silu_backward.default(gradient, x)
+        return found
+
+
+_LINKS: dict[type[nn.Module], Callable[[Any], _Link]] = {
+    nn.Linear: _Linear,
+    nn.Identity: _Identity,
+    nn.Flatten: _Flatten,
+    nn.ReLU: _ReLU,
+    nn.LeakyReLU: _LeakyReLU,
+    nn.Sigmoid: _Sigmoid,
+    nn.Tanh: _Tanh,
+    nn.GELU: _GELU,
+    nn.SiLU: _SiLU,
+}
+
+
+def _layers_of(network: nn.Sequential) -> Iterator[nn.Module]:
+    for module in network:
+        if type(module) is nn.Sequential:
+            yield from _layers_of(module)
+        else:
+            yield module
+
+
+def _are_plain(own: list[nn.Parameter], network: nn.Module) -> bool:
+    """Tell whether parameters are all that a network has, and each a plain one that learns."""
+    every = list(network.parameters())
+    if len(own) != len(every) or not all(map(_is, own, every)):
+        return False
+    return all(type(p) is nn.Parameter and p.requires_grad for p in own)
