@@ -36,8 +36,7 @@ class Chain:
         links: Its layers.
 
     Attributes:
-        parameters: The parameters, in the order of the network; each learns and belongs to one
-            layer.
+        parameters: The parameters, in the order of the network; each belongs to one layer.
     """
 
     def __init__(
@@ -288,8 +287,8 @@ def _layers_of(network: nn.Sequential) -> Iterator[nn.Module]:
 
 
 def _are_plain(own: list[nn.Parameter], network: nn.Module) -> bool:
-    """Tell whether parameters are all that a network has, and each a plain one that learns."""
+    """Tell whether parameters are all that a network has, each a plain one."""
     every = list(network.parameters())
     if len(own) != len(every) or not all(map(_is, own, every)):
         return False
-    return all(type(p) is nn.Parameter and p.requires_grad for p in own)
+    return all(type(p) is nn.Parameter for p in own)

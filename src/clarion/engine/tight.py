@@ -1,6 +1,7 @@
 """The steps of the commonest case, with nothing looked up that is known beforehand."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -98,8 +99,8 @@ class _Tight:
             explain(error, part, stage, number, prediction, batch)
             raise
 
-    def _learn(self, engine: Engine, batch: Batch, given: Any, prediction: Any) -> None:
-        """Take note of the kind of a batch that was scored the ordinary way.
+    def _learn(self, engine: Engine, batch: Batch, given: Any, prediction: Any) -> bool:
+        """Take note of the kind of a batch that was scored the ordinary way; tell if it is known.
 
         Args:
             engine: What a step works with.
@@ -109,9 +110,10 @@ class _Tight:
         """
         kind = kind_of(prediction, given)
         if kind is None or not (batch.is_plain and is_small(prediction) and is_small(given)):
-            return
+            return False
         if len(self._known) < _MOST_KINDS and engine.objective.takes_as_it_is(prediction, given):
             self._known.add(kind)
+        return kind in self._known
 
 
 class TightScore(_Tight):
@@ -128,7 +130,7 @@ class TightScore(_Tight):
 
     def __init__(self, engine: Engine, loss: DecomposableMetric) -> None:
         super().__init__(engine, loss)
-        self.ahead = Ahead(engine.network, self._known, loss.func)
+        self.ahead = Ahead(engine.network, self._known, loss.func, self._count_row)
 
     @classmethod
     def of(cls, engine: Engine) -> "TightScore | None":
@@ -141,8 +143,8 @@ class TightScore(_Tight):
         raw, ran = NOT_RUN, batch.ran
         if ran is not None:
             raw = ran[0]
-            if batch.ran_ahead:
-                self.count(batch, stage, number, *ran, lasts=True)
+            if len(ran) == 2:  # it was counted with its row
+                self._metrics.look_at(raw, batch.target)
                 return Output(raw, ran[1], ran[1])
         elif batch.is_plain and not batch.is_filler:
             output, raw = self._score(engine, batch, stage, number)
@@ -150,8 +152,28 @@ class TightScore(_Tight):
                 return output
         given = batch.target
         output = score_step(engine, batch, stage, number, raw)
-        self._learn(engine, batch, given, output.prediction)
+        if self._learn(engine, batch, given, output.prediction):
+            self.ahead.compare(batch, output.prediction)
         return output
+
+    def _count_row(self, batches: Sequence[Batch], stage: Stage, number: int) -> None:
+        """Count batches of known kinds that the network has run on.
+
+        Args:
+            batches: The batches.
+            stage: The stage.
+            number: The number of the first one.
+        """
+        predictions, losses = zip(*[batch.ran for batch in batches if batch.ran], strict=True)
+        targets, part = [batch.target for batch in batches], "loss"
+        try:
+            self._loss.note_all(losses, predictions, targets)
+            part = "metric"
+            self._metrics.wait_all(predictions, targets)
+        except Exception as error:
+            part = part if part == "loss" else f"metric {self._metrics.failed}"
+            explain(error, part, stage, number + len(batches) - 1, predictions[-1], batches[-1])
+            raise
 
 
 class TightPredict:
@@ -175,17 +197,16 @@ class TightPredict:
 
     def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
         """Run a batch forward."""
-        if batch.ran is None:
-            output = predict_step(engine, batch, stage, number)
-        elif batch.ran_ahead:
-            return Output(batch.ran[0])
-        else:
-            output = predict_step(engine, batch, stage, number, batch.ran[0])
+        ran = batch.ran
+        if ran is not None and len(ran) == 2:
+            return Output(ran[0])
+        output = predict_step(engine, batch, stage, number, NOT_RUN if ran is None else ran[0])
         kind = kind_of(output.prediction, None)
         if kind is None or not (batch.is_plain and is_small(output.prediction)):
             return output
         if len(self._known) < _MOST_KINDS:
             self._known.add(kind)
+            self.ahead.compare(batch, output.prediction)
         return output
 
 

@@ -2,7 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from clarion.data.memory import version_of
 from clarion.errors import DataError
-from clarion.metrics.blocks import MOST_BATCHES
+from clarion.metrics.blocks import MOST_BATCHES, portions
 
 __all__ = ["Metric", "StreamingMetric", "accumulation_dtype"]
 
@@ -149,6 +150,24 @@ class StreamingMetric(Metric):
         if len(self._waiting) == MOST_BATCHES:
             self._count_waiting()
 
+    def defer_all(self, y_preds: Sequence[Tensor], y_trues: Sequence[Tensor]) -> None:
+        """Add several batches as `defer` does.
+
+        Raises:
+            DataError: See `defer`; ``error.batches_ago`` counts from the last of these.
+        """
+        start = 0
+        if not self._begun:
+            self.defer(y_preds[0], y_trues[0])
+            start = 1
+        versions = map(version_of, y_preds)
+        batches = list(zip(y_preds, y_trues, versions, strict=True))[start:]
+        for portion in portions(len(self._waiting), len(batches)):
+            self._waiting += batches[portion]
+            if len(self._waiting) == MOST_BATCHES:
+                with _later_by(len(batches) - portion.stop):
+                    self._count_waiting()
+
     def update(self, y_pred: Any, y_true: Any) -> None:
         """Add a batch to the sums."""
         self._add(self.tally(y_pred, y_true))
@@ -214,6 +233,16 @@ class StreamingMetric(Metric):
         if self._waiting:
             self._count_waiting()
         return super()._apply(fn, recurse)
+
+
+@contextmanager
+def _later_by(batches: int) -> Iterator[None]:
+    """Have an error tell that more batches have come after the last one that it knows of."""
+    try:
+        yield
+    except Exception as error:
+        error.batches_ago = getattr(error, "batches_ago", 0) + batches  # type: ignore[attr-defined]
+        raise
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:

@@ -1,10 +1,11 @@
 """Batches that wait to be counted together: an operation on many numbers costs no more."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["MOST_BATCHES", "Later", "is_small", "lasting"]
+__all__ = ["MOST_BATCHES", "Later", "is_small", "lasting", "portions"]
 
 MOST_BATCHES = 64
 """How many batches wait at most."""
@@ -26,6 +27,20 @@ def lasting(value: Tensor) -> Tensor:
     if value.grad_fn is not None and value._base is None:
         return value.detach()
     return value.detach().clone()
+
+
+def portions(waiting: int, count: int) -> Iterator[slice]:
+    """Yield which of some batches to add at a time, so that no block has more than it may.
+
+    Args:
+        waiting: How many batches wait already.
+        count: How many there are to add.
+    """
+    start = 0
+    while start < count:
+        stop = min(count, start + MOST_BATCHES - waiting)
+        yield slice(start, stop)
+        start, waiting = stop, 0
 
 
 class Later:

@@ -127,7 +127,7 @@ class MetricSet:
             y_pred: The prediction, detached. Nobody may change it afterwards.
             y_true: The target, likewise.
         """
-        self._last = (y_pred, y_true, self._all_wait)
+        self.look_at(y_pred, y_true)
         entry = None
         try:
             for entry in self._entries:
@@ -135,6 +135,20 @@ class MetricSet:
         except Exception:
             self.failed = quoted(entry.names) if entry else ""
             raise
+
+    def wait_all(self, y_preds: Sequence[Tensor], y_trues: Sequence[Tensor]) -> None:
+        """Update every metric with several batches, as `wait` does with each."""
+        entry = None
+        try:
+            for entry in self._entries:
+                entry.metric.defer_all(y_preds, y_trues)
+        except Exception:
+            self.failed = quoted(entry.names) if entry else ""
+            raise
+
+    def look_at(self, y_pred: Tensor, y_true: Tensor) -> None:
+        """Take a batch that `wait_all` was given for the last one, which `measured` is about."""
+        self._last = (y_pred, y_true, self._all_wait)
 
     def pass_over(self) -> None:
         """Take note of a batch that is not counted: its values are nan."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clarion.metrics.base import Metric, accumulation_dtype
-from clarion.metrics.blocks import MOST_BATCHES, is_small, lasting
+from clarion.metrics.blocks import MOST_BATCHES, is_small, lasting, portions
 from clarion.metrics.names import Names, names_as_list
 from clarion.metrics.values import check_count, values_in_order
 from clarion.metrics.weighting import (
@@ -98,6 +98,20 @@ class DecomposableMetric(Metric):
         waiting.append((self._kept(output, lasts=lasts), y_true))
         if len(waiting) == MOST_BATCHES:
             self._fold()
+
+    def note_all(
+        self, outputs: Sequence[Any], y_preds: Sequence[Any], y_trues: Sequence[Tensor]
+    ) -> None:
+        """Count several batches as `note` does, into whose outputs nobody will write again."""
+        if self.target_weight is None or not all(map(is_small, y_trues)):
+            for output, y_pred, y_true in zip(outputs, y_preds, y_trues, strict=True):
+                self.note(output, y_pred, y_true, lasts=True)
+            return
+        pairs = [(self._kept(o, lasts=True), y) for o, y in zip(outputs, y_trues, strict=True)]
+        for portion in portions(len(self._waiting), len(pairs)):
+            self._waiting += pairs[portion]
+            if len(self._waiting) == MOST_BATCHES:
+                self._fold()
 
     def update(self, y_pred: Any, y_true: Any, inputs: Any = None) -> None:
         """Add one batch."""
