@@ -214,7 +214,7 @@ class _Column:
         # Of what waits somebody may overwrite the memory; a copy takes less time than to write it.
         waits = self._most_waiting > 1
         self._waiting.append(leaf.clone() if waits and not lasts else leaf)
-        self._stop += len(leaf)
+        self._stop += leaf.shape[0]
         self._ends.append(self._stop)
         if len(self._waiting) >= self._most_waiting:
             self._write()

@@ -19,7 +19,7 @@ def group_by_step(
     weigh: Callable[[Batch], float | Tensor],
     strategy: Strategy | None = None,
 ) -> Iterator[Batch]:
-    """Yield the batches, each with its share of the optimizer step that it belongs to.
+    """Return the batches, each with its share of the optimizer step that it belongs to.
 
     The shares of a step sum to 1, in proportion to what the mean loss of each batch runs over, so
     the summed gradients are those of one big batch, whatever the sizes. The last step may have
@@ -34,8 +34,16 @@ def group_by_step(
     """
     strategy = strategy or Single()
     if batches_per_step == 1 and strategy.world_size == 1:
-        yield from batches
-        return
+        return iter(batches)
+    return _grouped(batches, batches_per_step, weigh, strategy)
+
+
+def _grouped(
+    batches: Iterable[Batch],
+    batches_per_step: int,
+    weigh: Callable[[Batch], float | Tensor],
+    strategy: Strategy,
+) -> Iterator[Batch]:
     window: list[Batch] = []
     for batch in batches:
         window.append(batch)

@@ -215,13 +215,13 @@ def run_batches(
     step = step or step_of(engine, stage)
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
     is_due = hooks.only_at_times(stage.batch_end) if ends else None
-    at_edge = engine.at_edge if stage.trains else None
+    trains, at_edge = stage.trains, engine.at_edge if stage.trains else None
     clock = perf_counter()
     for number, batch in enumerate(batches, start=done + 1):
         if begins:
             hooks.fire(stage.batch_begin, number, {})
         output = step(engine, batch, stage, number)
-        if stage.trains:
+        if trains:
             progress.batch = number
         if ends and (is_due is None or is_due(number)):
             now = perf_counter()
@@ -233,7 +233,7 @@ def run_batches(
         yield batch, output
         if at_edge is not None and batch.closes_step:
             at_edge(number)
-        if stage.trains and batch.closes_step and is_stopped(engine):
+        if trains and batch.closes_step and is_stopped(engine):
             break
 
 
