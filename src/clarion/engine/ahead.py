@@ -85,7 +85,7 @@ class Ahead:
                 if self._known:
                     left = some[start:]
                     stop = start + (
-                        self._run_chained(left) or self._run_row(engine, stage, left, number)
+                        self.run_chained(left) or self._run_row(engine, stage, left, number)
                     )
                 row = some[start:stop]
                 ran = [batch for batch in row if batch.ran_ahead]
@@ -95,7 +95,7 @@ class Ahead:
                 number += stop - start
                 start = stop
 
-    def _run_chained(self, batches: list[Batch]) -> int:
+    def run_chained(self, batches: list[Batch]) -> int:
         """Run batches by the kernels of the layers, up to one of another kind; return how many."""
         chain, judge, loss = self._chain, self._judge, None
         if chain is None or not self._agreed or not chain.is_current():

@@ -147,6 +147,12 @@ class TightScore(_Tight):
                 self._metrics.look_at(raw, batch.target)
                 return Output(raw, ran[1], ran[1])
         elif batch.is_plain and not batch.is_filler:
+            if self.ahead.run_chained([batch]) and batch.ran is not None:
+                if not batch.lasts:
+                    batch.target = batch.target.clone()
+                prediction, loss = batch.ran
+                self.count(batch, stage, number, prediction, loss, lasts=True)
+                return Output(prediction, loss, loss)
             output, raw = self._score(engine, batch, stage, number)
             if output is not None:
                 return output
