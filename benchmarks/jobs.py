@@ -75,6 +75,7 @@ class Job:
         channels_last: Whether images are laid out with the channels last.
         buckets: Whether batches are made of texts of similar length.
         compiled: Whether whole train steps are compiled, before the clock runs.
+        own: Whether the tiny network is a class of the user's own instead of ``nn.Sequential``.
     """
 
     network: nn.Module
@@ -95,6 +96,12 @@ class Job:
     channels_last: bool = False
     buckets: bool = False
     compiled: bool = False
+    own: bool = False
+
+    def __post_init__(self) -> None:
+        """Put the layers of the tiny network into a class, if that is asked for."""
+        if self.own and isinstance(self.network, nn.Sequential):
+            self.network = Own(*self.network)
 
     def loader(self, *, shuffle: bool = True) -> Any:
         """Return the data as loops in tutorials take it."""
@@ -264,6 +271,21 @@ JOBS: dict[str, Callable[[float], Job]] = {
     "reads": _reads,
     "long": _long,
 }
+
+
+class Own(nn.Module):
+    """The tiny network, in a class as people write them."""
+
+    def __init__(self, hidden: nn.Module, activation: nn.Module, scores: nn.Module) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.activation = activation
+        self.scores = scores
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return scores, shape (N, C), of features, shape (N, D)."""
+        scores: Tensor = self.scores(self.activation(self.hidden(x)))
+        return scores
 
 
 class TextClassifier(nn.Module):

@@ -72,13 +72,14 @@ def write_pages(file: Path) -> None:
     """Write the page of tables and the plot that belong to a file of results, beside it."""
     kept = json.loads(file.read_text("utf-8"))
     versions = ", ".join(f"{name} {number}" for name, number in kept["versions"].items())
-    parts = [f"Measured on {kept['machine']}; {versions}."]
+    parts = [f"Measured with {versions}."]
     if kept["scale"] != 1.0:
         parts.append(f"**Tried out on data of {kept['scale']} times the size: not to be quoted.**")
     for name, runs in kept["runs"].items():
         rounds = max(len(one) for one in runs.values())
         about = "one run" if rounds == 1 else f"medians of {rounds} rounds"
-        parts += [f"### {WORKLOADS[name].title}", f"`{name}`, {about}.", table(name, runs)]
+        about = f"`{name}`, {about}; {kept['made'][name]}."
+        parts += [f"### {WORKLOADS[name].title}", about, table(name, runs)]
     file.with_suffix(".md").write_text("\n\n".join(parts) + "\n", "utf-8")
     plot(kept["runs"], file.with_suffix(".png"))
 

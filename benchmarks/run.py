@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -170,19 +171,22 @@ def keep(file: Path, found: Runs, scale: float) -> None:
     kept = json.loads(file.read_text("utf-8")) if file.exists() else {"runs": {}}
     kept["runs"] |= found
     kept["runs"] = {name: kept["runs"][name] for name in WORKLOADS if name in kept["runs"]}
-    kept |= {"scale": scale, "machine": machine(), "versions": versions()}
+    today = datetime.now(UTC).date().isoformat()
+    kept["made"] = kept.get("made", {}) | {name: f"{today}, {machine()}" for name in found}
+    kept |= {"scale": scale, "versions": versions()}
     file.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
     write_pages(file)
 
 
 def machine() -> str:
     """Return what the measurements ran on, in a few words."""
-    model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text("utf-8").splitlines()
-        model = next((line.partition(": ")[2] for line in lines if "model name" in line), model)
-    return f"{model}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    text = info.read_text("utf-8") if info.exists() else ""
+    named = (line.partition(": ")[2] for line in text.splitlines() if "model name" in line)
+    model = next(named, platform.processor() or platform.machine())
+    units = "with" if "amx_bf16" in text or "avx512_bf16" in text else "without"
+    processors = f"{os.cpu_count()} processors {units} units for bfloat16"
+    return f"{model}, {processors}, Python {platform.python_version()}"
 
 
 def versions() -> dict[str, str]:

@@ -18,17 +18,21 @@ import torch
 from frameworks import bare
 from jobs import Job, make_job
 from jsonargparse import auto_cli
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clarion import F1, Model
 from clarion.data.memory import may_be_shared
+from clarion.engine.chains import Chain
 from clarion.engine.gradients import gradients_of
+from clarion.engine.judges import judge_of
 
 BATCHES_IN_A_BLOCK = 64
 ONE = torch.ones(())
 
 Gradients: TypeAlias = tuple[Tensor | None, ...]
+Learn: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, float, Gradients]]
+Ways: TypeAlias = Callable[[nn.Module], Learn]
 
 
 def microseconds(run: Callable[[], object], steps: int = 1, repeats: int = 100) -> float:
@@ -39,22 +43,59 @@ def microseconds(run: Callable[[], object], steps: int = 1, repeats: int = 100) 
 
 
 def train_parts(job: Job) -> dict[str, float]:
-    """Return the microseconds of whole steps, and of each part of one."""
-    x, y, size = job.x, job.y, job.batch_size
+    """Return the microseconds of whole steps, and of each part of one, for a chain of layers."""
+    inputs, target = job.x[: job.batch_size], job.y[: job.batch_size]
+    chain, judge = Chain.of(job.network), judge_of(cross_entropy)
+    passed: list[object] = []
+
+    def forward() -> tuple[Tensor, object]:
+        nonlocal passed
+        prediction, passed = chain.forward(inputs)
+        return judge.value(prediction, target)
+
+    def both() -> list[Tensor]:
+        _, kept = forward()
+        return chain.backward(passed, judge.slope(kept))
+
+    with torch.no_grad():
+        there = microseconds(forward)
+        back = microseconds(both) - there
+        gradients = both()
+    return parts_of(job, there, back, tuple(gradients), by_kernels)
+
+
+def own_parts(job: Job) -> dict[str, float]:
+    """Return the same for a network that is a class of the user's own."""
     net, parameters = job.network, tuple(job.network.parameters())
-    inputs, target = x[:size], y[:size]
-    found = torch.zeros(())
-    model = Model(net, "sgd", "cross_entropy", batch_metrics=["accuracy"])
+    inputs, target = job.x[: job.batch_size], job.y[: job.batch_size]
 
     def forward() -> Tensor:
         return cross_entropy(net(inputs), target)
 
+    there = microseconds(forward)
+    back = microseconds(lambda: gradients_of(forward(), parameters)) - there
+    return parts_of(job, there, back, gradients_of(forward(), parameters), by_autograd)
+
+
+def parts_of(
+    job: Job, there: float, back: float, gradients: Gradients, ways: Ways
+) -> dict[str, float]:
+    """Return the microseconds of steps by hand and of `fit`, and of the parts of one.
+
+    Args:
+        job: What is trained.
+        there: The microseconds of network and loss.
+        back: Those of the gradients.
+        gradients: Some gradients.
+        ways: How predictions, losses and gradients come about.
+    """
+    x, y, size = job.x, job.y, job.batch_size
+    parameters, found = tuple(job.network.parameters()), torch.zeros(())
+    model = Model(job.network, "sgd", "cross_entropy", batch_metrics=["accuracy"])
+
     def fit() -> None:
         model.fit(x, y, batch_size=size, epochs=1, verbose=False)
 
-    gradients = gradients_of(forward(), parameters)
-    there = microseconds(forward)
-    back = microseconds(lambda: gradients_of(forward(), parameters)) - there
     return {
         "a step by hand": microseconds(lambda: bare.fit(job), job.num_steps),
         "a step of fit": microseconds(fit, job.num_steps),
@@ -62,7 +103,7 @@ def train_parts(job: Job) -> dict[str, float]:
         "  gradients": back,
         "  update": microseconds(lambda: update(parameters, gradients, 1e-9)),
         "  check of the gradients": microseconds(lambda: check(gradients, found)),
-        "its operations in a loop": microseconds(lambda: least(job), job.num_steps),
+        "its operations in a loop": microseconds(lambda: least(job, ways), job.num_steps),
     }
 
 
@@ -84,16 +125,13 @@ def compiled_parts(job: Job) -> dict[str, float]:
     return found
 
 
-def least(job: Job) -> None:
+def least(job: Job, ways: Ways) -> None:
     """Do what `fit` does for the same values, and nothing that it does for anybody else."""
-    net, parameters = job.network, tuple(job.network.parameters())
+    parameters, learn = tuple(job.network.parameters()), ways(job.network)
     found = torch.zeros(())
     kept: list[tuple[float, Tensor, Tensor]] = []
     for inputs, target in blocks(job.x, job.y, job.batch_size):
-        prediction = net(inputs)
-        loss = cross_entropy(prediction, target)
-        value = loss.item()
-        gradients = gradients_of(loss, parameters)
+        prediction, value, gradients = learn(inputs, target)
         check(gradients, found)
         update(parameters, gradients, 0.01)
         kept.append((value, prediction.detach(), target))
@@ -102,6 +140,32 @@ def least(job: Job) -> None:
             torch.tensor(losses, dtype=torch.float64).sum()
             (torch.cat(guesses).argmax(1) == torch.cat(truths)).sum()
             kept = []
+
+
+def by_autograd(network: nn.Module) -> Learn:
+    """Return what gives prediction, loss and gradients of a batch, by autograd's engine."""
+    parameters = tuple(network.parameters())
+
+    def learn(inputs: Tensor, target: Tensor) -> tuple[Tensor, float, Gradients]:
+        prediction = network(inputs)
+        loss = cross_entropy(prediction, target)
+        return prediction, loss.item(), gradients_of(loss, parameters)
+
+    return learn
+
+
+def by_kernels(network: nn.Module) -> Learn:
+    """Return what gives the same by the kernels of a chain of layers."""
+    chain, judge = Chain.of(network), judge_of(cross_entropy)
+
+    def learn(inputs: Tensor, target: Tensor) -> tuple[Tensor, float, Gradients]:
+        with torch.no_grad():
+            prediction, passed = chain.forward(inputs)
+            loss, kept = judge.value(prediction, target)
+            value = loss.item()
+            return prediction, value, tuple(chain.backward(passed, judge.slope(kept)))
+
+    return learn
 
 
 def check(gradients: Gradients, found: Tensor) -> None:
@@ -224,9 +288,10 @@ def _line(name: str, value: float, yardstick: float) -> None:
 
 
 def main() -> None:
-    """Measure and print four tables."""
+    """Measure and print five tables."""
     torch.set_num_threads(1)
     show(train_parts(replace(make_job("arrays"), epochs=1)))
+    show(own_parts(replace(make_job("arrays"), epochs=1, own=True)))
     show(compiled_parts(replace(make_job("arrays"), epochs=1)))
     show(score_parts(make_job("scoring", 0.5)))
     show(image_parts(make_job("images", 0.1)))

@@ -20,6 +20,7 @@ VARIANTS = {
     "channels_last": "channels_last",
     "buckets": "buckets",
     "compiled": "compiled",
+    "own": "own",
 }
 """What the part of a contender's name after the colon sets in the job."""
 

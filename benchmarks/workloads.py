@@ -25,6 +25,7 @@ _LOOPS = ("bare", "dataloader")
 _PEERS = ("poutyne", "lightning", "keras", "hf", "skorch", "ignite", "accelerate")
 _BARS = ("clarion:bar", "poutyne:bar", "lightning:bar", "keras:bar")
 _LOGS = tuple(f"{name}:logs" for name in ("bare", "clarion", "poutyne", "lightning", "keras"))
+_OWN = ("bare:own", "clarion:own")
 _HALF = "bf16+channels_last"
 _TEXTS = ("bare", "bare:buckets", "bare:buckets+bf16")
 
@@ -55,12 +56,12 @@ WORKLOADS = {
     "arrays": Workload(
         "Tiny network on arrays, batch size 32, with accuracy",
         "fit",
-        (*_LOOPS, "clarion", "clarion:bar", "clarion:compiled", *_PEERS, "poutyne:bar"),
+        (*_LOOPS, "clarion", "clarion:bar", "clarion:compiled", *_PEERS, "poutyne:bar", *_OWN),
     ),
     "batches": Workload(
         "Tiny network on batches made already, with accuracy",
         "fit",
-        (*_LOOPS, "clarion", "clarion:compiled", *_PEERS, *_BARS, *_LOGS),
+        (*_LOOPS, "clarion", "clarion:compiled", *_PEERS, *_BARS, *_LOGS, *_OWN),
     ),
     "images": Workload(
         "Convolutional network with Adam, batch size 64",
@@ -71,7 +72,7 @@ WORKLOADS = {
     "scoring": Workload(
         "Evaluate with macro-F1, and predict, on 200,000 rows",
         "score",
-        (*_LOOPS, "clarion", *_PEERS),
+        (*_LOOPS, "clarion", *_PEERS, *_OWN),
     ),
     "texts": Workload(
         "Fine-tuning of a small BERT on texts of 8 to 128 tokens with AdamW, padded per batch",
