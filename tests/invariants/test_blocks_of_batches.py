@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from comparing import assert_equal
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 from torch import nn
 from torch.nn import functional as F
 
 from clarion import Accuracy, Callback, DataError, Metric, Model, StreamingMetric
-from clarion.metrics.blocks import MOST_BATCHES, is_small, lasting
+from clarion.metrics.blocks import MOST_BATCHES, is_small, lasting, portions
+from clarion.metrics.decomposable import DecomposableMetric
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(700, 4, generator=GENERATOR)
@@ -65,6 +67,29 @@ def test_logs_that_nobody_keeps_compute_nothing(monkeypatch):
     monkeypatch.setattr(Accuracy, "alone", lambda *args: pytest.fail("a value nobody asked for"))
     model = Model(linear(), "sgd", "cross_entropy", batch_metrics=["acc"])
     model.fit_generator(batches(), epochs=1, verbose=False, callbacks=[Pass()])
+
+
+def test_rows_of_batches_are_added_in_the_same_blocks_as_single_ones():
+    values, targets = list(X[:150, 0]), list(Y[:150, None])
+    predictions = list(X[:150, None])
+    single, rows = (DecomposableMetric(F.cross_entropy, "loss") for _ in range(2))
+    one, other = Accuracy(), Accuracy()
+    for value, y_pred, y_true in zip(values, predictions, targets, strict=True):
+        single.note(value, y_pred, y_true)
+        one.defer(y_pred, y_true)
+    for i in range(0, 150, 11):
+        row = slice(i, i + 11)
+        rows.note_all(values[row], predictions[row], targets[row])
+        other.defer_all(predictions[row], targets[row])
+    assert_equal(single.pass_state(), rows.pass_state())  # what is added, and what still waits
+    assert_equal(one.pass_state(), other.pass_state())
+
+
+def test_portions_fill_each_block():
+    found = [list(range(10, 90))[portion] for portion in portions(60, 80)]
+    assert [len(one) for one in found] == [4, MOST_BATCHES, 12]
+    assert [number for one in found for number in one] == list(range(10, 90))
+    assert list(portions(0, 0)) == []
 
 
 def test_a_metric_read_in_the_middle_of_a_pass_has_counted_everything():

@@ -158,7 +158,8 @@ class StreamingMetric(Metric):
         """
         start = 0
         if not self._begun:
-            self.defer(y_preds[0], y_trues[0])
+            with _later_by(len(y_preds) - 1):
+                self.defer(y_preds[0], y_trues[0])
             start = 1
         versions = map(version_of, y_preds)
         batches = list(zip(y_preds, y_trues, versions, strict=True))[start:]
