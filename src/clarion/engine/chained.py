@@ -23,6 +23,16 @@ __all__ = ["ChainedStep"]
 _MOST_KINDS = 64
 
 
+def _nothing(*_: Any) -> None:
+    """Stand for what this version of torch does not tell."""
+
+
+# Modes around torch's functions and operations, and hooks on what autograd saves (torch 2.13).
+_functions_overridden = getattr(torch._C, "_len_torch_function_stack", _nothing)
+_operations_overridden = getattr(torch._C, "_len_torch_dispatch_stack", _nothing)
+_saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", _nothing)
+
+
 class ChainedStep:
     """Does what `TightStep` does, and calls the kernels of layers and their derivatives itself.
 
@@ -47,6 +57,7 @@ class ChainedStep:
         self._agrees: dict[Kind, bool] = {}
         self._direct: DirectStep | None = None
         self._places: list[int] = []
+        self._surroundings = _surroundings()
 
     @classmethod
     def of(cls, engine: Engine, tight: TightStep) -> "ChainedStep | None":
@@ -54,7 +65,7 @@ class ChainedStep:
         update, loss = engine.update, engine.objective.only_function
         if loss is None or not isinstance(update, DirectUpdate):
             return None
-        if torch.is_anomaly_enabled() or torch.is_autocast_enabled("cpu"):
+        if _surroundings()[:3] != (True, False, False):
             return None
         chain, judge = Chain.of(engine.network), judge_of(loss.func)
         if chain is None or judge is None:
@@ -67,10 +78,11 @@ class ChainedStep:
         direct = tight.direct_for(batch)
         if direct is None or len(batch.args) != 1:
             return tight(engine, batch, stage, number)
-        kind = kind_of(batch.args[0], batch.target)
+        given = batch.target
+        kind = kind_of(batch.args[0], given)
         if not (kind and self._agrees.get(kind) and self._is_right(direct, batch)):
             output = tight(engine, batch, stage, number)
-            self._learn(kind, batch, output)
+            self._learn(kind, batch, given, output)
             return output
         update.release(direct)
         found = self._run(batch.args[0], batch.target)
@@ -103,15 +115,22 @@ class ChainedStep:
 
     def _is_right(self, direct: DirectStep, batch: Batch) -> bool:
         """Tell whether nothing has changed since chain and autograd were found to agree."""
-        if direct is not self._direct:
+        if direct is not self._direct or batch.args[0].requires_grad or batch.target.requires_grad:
             return False
-        is_alone = not batch.args[0].requires_grad and direct.is_asked_for()
-        return is_alone and self._chain.is_current()
+        same = direct.is_asked_for() and self._chain.is_current() and self._judge.is_current()
+        return same and _surroundings() == self._surroundings
 
-    def _learn(self, kind: Kind | None, batch: Batch, output: Output) -> None:
-        """Find out whether batches of a kind can be taken without the tight step."""
+    def _learn(self, kind: Kind | None, batch: Batch, given: Any, output: Output) -> None:
+        """Find out whether batches of a kind can be taken without the tight step.
+
+        Args:
+            kind: The kind.
+            batch: A batch of it.
+            given: The target that it had before it was scored.
+            output: What was made of it.
+        """
         direct = self._tight.direct_for(batch)
-        if direct is None or kind is None or not self._tight.knows(output.prediction, batch.target):
+        if direct is None or kind is None or not self._tight.knows(output.prediction, given):
             return
         if direct is not self._direct:
             self._direct, self._agrees = direct, {}
@@ -120,7 +139,21 @@ class ChainedStep:
             return
         self._agrees[kind] = (
             bool(self._places)
+            and self._surroundings == _surroundings()
             and self._chain.is_current()
+            and self._judge.is_current()
             and self._chain.agrees(batch.args[0])
-            and self._judge.agrees(output.prediction.detach(), batch.target)
+            and self._judge.agrees(output.prediction.detach(), given)
         )
+
+
+def _surroundings() -> tuple[Any, ...]:
+    """Return what torch is told to do everywhere that concerns a step."""
+    return (
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_anomaly_enabled(),
+        _functions_overridden(),
+        _operations_overridden(),
+        _saving_hooks(True),
+    )

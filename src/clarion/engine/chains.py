@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain as joined
-from operator import is_ as _is
+from operator import attrgetter, is_ as _is
 from typing import Any, TypeAlias
 
 import torch
@@ -17,6 +17,8 @@ __all__ = ["Chain"]
 _Passed: TypeAlias = list[tuple["_Link", Tensor, Tensor]]
 _aten = torch.ops.aten
 _values: Callable[[Any], Any] = dict.values
+_stride = Tensor.stride
+_hooks_on: Callable[[Tensor], Any] = attrgetter("_backward_hooks")
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = ("_global" + name for name in _HOOKS)
@@ -50,8 +52,8 @@ class Chain:
         self._hooks = [*_global_hooks, *(vars(m)[name] for m in modules for name in _HOOKS)]
         self._holders = [one for m in modules for one in (m._modules, m._parameters, m._buffers)]
         self._held = self._all_held()
-        self._attributes = [vars(m) for m in modules]
-        self._num_attributes = sum(map(len, self._attributes))
+        self._modules = modules
+        self._looks = self._all_looks()
 
     @classmethod
     def of(cls, network: Any) -> "Chain | None":
@@ -64,18 +66,17 @@ class Chain:
         """
         if type(network) is not nn.Sequential or any(one is None for one in _global_hooks):
             return None
-        modules = list(network.modules())
+        modules: list[nn.Module] = list(network.modules())
         layers = list(_layers_of(network))
-        if not all(type(layer) in _LINKS for layer in layers):
+        if not all(type(layer) in _LINKS for layer in layers) or any(map(_is_changed, modules)):
             return None
         links = [_LINKS[type(layer)](layer) for layer in layers]
         own = [p for link in links for p in link.parameters]
-        if not own or len(modules) != len(set(modules)) or not _are_plain(own, network):
+        if not own or not _are_plain(own, network):
             return None
         first = next(i for i, link in enumerate(links) if link.parameters)
-        works_in_place = any(getattr(layer, "inplace", False) for layer in layers[:first])
-        if works_in_place or any("forward" in vars(module) for module in modules):
-            return None
+        if any(getattr(layer, "inplace", False) for layer in layers[:first]):
+            return None  # it changes the batch
         chain = cls(network, modules, links)
         return None if any(chain._hooks) else chain
 
@@ -84,10 +85,11 @@ class Chain:
 
         To be asked at each batch: it is quick.
         """
-        if any(self._hooks) or sum(map(len, self._attributes)) != self._num_attributes:
+        if any(self._hooks) or any(map(_hooks_on, self.parameters)):
             return False
         held = self._all_held()
-        return len(held) == len(self._held) and all(map(_is, held, self._held))
+        same = len(held) == len(self._held) and all(map(_is, held, self._held))
+        return same and self._all_looks() == self._looks
 
     def run(self, x: Tensor) -> Tensor:
         """Return the prediction for a batch of inputs; to be called without gradients."""
@@ -108,7 +110,7 @@ class Chain:
         """Return the gradient for each of the parameters; to be called without gradients.
 
         Args:
-            passed: What `forward` returned; it is used up.
+            passed: What `forward` returned; what is done with is taken out of it.
             gradient: That of the loss for the prediction.
         """
         found: list[Tensor] = []
@@ -140,10 +142,20 @@ class Chain:
                 found = self.backward(passed, judged)
         except Exception:  # such as inputs of more dimensions
             return False
-        return all(map(is_same, (expected, *wanted), (prediction, *found)))
+        alike = len(wanted) == len(found)
+        return alike and all(map(is_same, (expected, *wanted), (prediction, *found)))
 
     def _all_held(self) -> list[Any]:
+        """Return the modules, parameters and buffers that the network has."""
         return list(joined.from_iterable(map(_values, self._holders)))
+
+    def _all_looks(self) -> list[Any]:
+        """Return the class of each module, how many attributes it has, and the parameters' layout.
+
+        A module that gains a ``forward`` of its own has an attribute more.
+        """
+        attributes = map(len, map(vars, self._modules))
+        return [*map(type, self._modules), *attributes, *map(_stride, self.parameters)]
 
 
 class _Link:
@@ -185,6 +197,8 @@ class _Linear(_Link):
         return linear(x, self._weight, self._bias)
 
     def back(self, gradient: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        if x.stride() == (1, x.shape[0]):  # autograd (torch 2.13) keeps to the layout of the input
+            return self._weight.t().mm(gradient.t()).t()
         return gradient.mm(self._weight)
 
     def learn(self, gradient: Tensor, x: Tensor, found: list[Tensor]) -> None:
@@ -286,9 +300,18 @@ def _layers_of(network: nn.Sequential) -> Iterator[nn.Module]:
             yield module
 
 
+def _is_changed(module: nn.Module) -> bool:
+    """Tell whether a module is called, or computes, otherwise than others of its class."""
+    own = vars(module)
+    if "forward" in own or "_compiled_call_impl" in own:
+        return True
+    # Any tensor can stand in the place of a parameter that was deleted.
+    return type(module) is nn.Linear and list(module._parameters) != ["weight", "bias"]
+
+
 def _are_plain(own: list[nn.Parameter], network: nn.Module) -> bool:
-    """Tell whether parameters are all that a network has, each a plain one."""
+    """Tell whether parameters are all that a network has, each a plain one, laid out in order."""
     every = list(network.parameters())
     if len(own) != len(every) or not all(map(_is, own, every)):
         return False
-    return all(type(p) is nn.Parameter for p in own)
+    return all(type(p) is nn.Parameter and p.is_contiguous() for p in own)

@@ -1,5 +1,6 @@
 """Losses of torch and their derivatives, for predictions that nothing was recorded of."""
 
+from operator import is_ as _is
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -29,6 +30,9 @@ class Judge(Protocol):
     def agrees(self, prediction: Tensor, target: Tensor) -> bool:
         """Tell whether loss and gradient of a batch are those of autograd, bit for bit."""
 
+    def is_current(self) -> bool:
+        """Tell whether the loss is still what it was; to be asked at each batch."""
+
 
 def judge_of(func: Any) -> Judge | None:
     """Return how a loss is judged, None if it is not one of torch's own.
@@ -40,10 +44,13 @@ def judge_of(func: Any) -> Judge | None:
         func: The loss, a function or a module ``(y_pred, y_true)``.
     """
     if isinstance(func, FunctionType):
-        if func.__module__ != functional.__name__:
+        # By what it is: a wrapper of the user's may have its name, its module and its docstring.
+        if getattr(functional, func.__name__, None) is not func:
             return None
         return _BY_KERNELS.get(func, _Recorded)(func)
-    if getattr(losses, type(func).__name__, None) is not type(func) or not _is_plain(func):
+    if getattr(losses, type(func).__name__, None) is not type(func):
+        return None
+    if any(_hooks_of(func)) or "forward" in vars(func) or [*func.parameters()]:
         return None
     if type(func) is nn.CrossEntropyLoss and _has_defaults(func):
         return _CrossEntropy(func)
@@ -59,6 +66,11 @@ class _Recorded:
 
     def __init__(self, func: Any) -> None:
         self._func = func
+        self._looks = _looks_of(func)
+
+    def is_current(self) -> bool:
+        looks = _looks_of(self._func)
+        return len(looks) == len(self._looks) and all(map(_is, looks, self._looks))
 
     def value(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Any]:
         with torch.enable_grad():
@@ -92,12 +104,18 @@ class _ByKernels:
         raise NotImplementedError
 
     def agrees(self, prediction: Tensor, target: Tensor) -> bool:
-        wanted, recorded = self._recorded.value(prediction, target)
-        loss, kept = self.value(prediction, target)
-        slope, found = self._recorded.slope(recorded), self.slope(kept)
+        try:
+            wanted, recorded = self._recorded.value(prediction, target)
+            loss, kept = self.value(prediction, target)
+            slope, found = self._recorded.slope(recorded), self.slope(kept)
+        except Exception:  # such as probabilities of classes instead of their numbers
+            return False
         if slope is None or found is None:
             return False
         return is_same(wanted, loss) and is_same(slope, found)
+
+    def is_current(self) -> bool:
+        return self._recorded.is_current()
 
     def _one_like(self, loss: Tensor) -> Tensor:
         if self._one.dtype is not loss.dtype or self._one.device != loss.device:
@@ -141,10 +159,20 @@ _BY_KERNELS: dict[Any, type[_ByKernels]] = {
 }
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Tell whether nobody hooked into a loss or gave it weights that learn."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    return not any(hooks) and "forward" not in vars(module) and not [*module.parameters()]
+def _hooks_of(module: nn.Module) -> list[Any]:
+    return [
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    ]
+
+
+def _looks_of(func: Any) -> list[Any]:
+    """Return objects, of which one is another object when something changes in a loss."""
+    if not isinstance(func, nn.Module):
+        return []
+    return [*vars(func).values(), *func._buffers.values(), *map(bool, _hooks_of(func))]
 
 
 def _has_defaults(loss: nn.CrossEntropyLoss) -> bool:
