@@ -208,6 +208,7 @@ CHANGES = {
     "a tied weight": lambda n: setattr(n[2], "bias", n[0].bias),
     "no bias": lambda n: setattr(n[0], "bias", None),
     "a buffer": lambda n: n[0].register_buffer("mask", torch.ones(())),
+    "a buffer at the end": lambda n: n[4].register_buffer("mask", torch.ones(())),
     "a forward of its own": lambda n: setattr(n[1], "forward", torch.tanh),
     "a parametrization": lambda n: parametrizations.orthogonal(n[0]),
     "pruning": lambda n: prune.random_unstructured(n[0], "weight", 0.5),
@@ -291,6 +292,13 @@ def test_a_kernel_that_does_something_else_is_noticed(name, monkeypatch):
         return None
 
     monkeypatch.setattr(chains._Linear, name, wrong)
+    assert not chain.agrees(torch.ones(4, 6))
+
+
+def test_a_prediction_that_no_gradient_tells_of_is_noticed(monkeypatch):
+    chain = Chain.of(nn.Sequential(nn.Linear(6, 3)))
+    assert chain.agrees(torch.ones(4, 6))
+    monkeypatch.setattr(chains._Linear, "run", lambda self, x: torch.ones(4, 3))
     assert not chain.agrees(torch.ones(4, 6))
 
 
