@@ -167,8 +167,6 @@ NO_CHAINS = {
     "in place on a view of it": lambda: nn.Sequential(
         nn.Identity(), nn.Flatten(), nn.SiLU(inplace=True), nn.Linear(6, 3)
     ),
-    "a frozen layer": changed(lambda n: n[0].requires_grad_(False)),
-    "a frozen bias": changed(lambda n: n[0].bias.requires_grad_(False)),
     "a forward hook": hooked("register_forward_hook"),
     "a forward pre-hook": hooked("register_forward_pre_hook"),
     "a backward hook": hooked("register_full_backward_hook"),

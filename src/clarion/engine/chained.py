@@ -111,14 +111,16 @@ class ChainedStep:
             return None
         finally:
             set_grad_enabled(True)
-        return prediction, loss, value, [gradients[place] for place in self._places]
+        return prediction, loss, value, list(map(gradients.__getitem__, self._places))
 
     def _is_right(self, direct: DirectStep, batch: Batch) -> bool:
         """Tell whether nothing has changed since chain and autograd were found to agree."""
         if direct is not self._direct or batch.args[0].requires_grad or batch.target.requires_grad:
             return False
-        same = direct.is_asked_for() and self._chain.is_current() and self._judge.is_current()
-        return same and _surroundings() == self._surroundings
+        same = direct.is_asked_for() and self._chain.is_current()
+        if not same or (self._judge.may_change and not self._judge.is_current()):
+            return False
+        return _surroundings() == self._surroundings
 
     def _learn(self, kind: Kind | None, batch: Batch, given: Any, output: Output) -> None:
         """Find out whether batches of a kind can be taken without the tight step.

@@ -50,10 +50,10 @@ class Chain:
         # What was in front of the first layer that learns has nothing to be told in the end.
         self._first = next(i for i, link in enumerate(links) if link.parameters)
         self._hooks = [*_global_hooks, *(vars(m)[name] for m in modules for name in _HOOKS)]
-        self._holders = [one for m in modules for one in (m._modules, m._parameters, m._buffers)]
-        self._held = self._all_held()
         self._modules = modules
+        self._holders = [one for m in modules for one in (m._modules, m._parameters, m._buffers)]
         self._looks = self._all_looks()
+        self._strides = list(map(_stride, self.parameters))
 
     @classmethod
     def of(cls, network: Any) -> "Chain | None":
@@ -87,9 +87,9 @@ class Chain:
         """
         if any(self._hooks) or any(map(_hooks_on, self.parameters)):
             return False
-        held = self._all_held()
-        same = len(held) == len(self._held) and all(map(_is, held, self._held))
-        return same and self._all_looks() == self._looks
+        looks = self._all_looks()
+        same = len(looks) == len(self._looks) and all(map(_is, looks, self._looks))
+        return same and list(map(_stride, self.parameters)) == self._strides
 
     def run(self, x: Tensor) -> Tensor:
         """Return the prediction for a batch of inputs; to be called without gradients."""
@@ -145,17 +145,15 @@ class Chain:
         alike = len(wanted) == len(found)
         return alike and all(map(is_same, (expected, *wanted), (prediction, *found)))
 
-    def _all_held(self) -> list[Any]:
-        """Return the modules, parameters and buffers that the network has."""
-        return list(joined.from_iterable(map(_values, self._holders)))
-
     def _all_looks(self) -> list[Any]:
-        """Return the class of each module, how many attributes it has, and the parameters' layout.
+        """Return objects, of which one is another object when something changes in the network.
 
-        A module that gains a ``forward`` of its own has an attribute more.
+        They are the classes of modules, what is in them, and how many attributes each has: one that
+        gains a ``forward`` of its own has one more.
         """
         attributes = map(len, map(vars, self._modules))
-        return [*map(type, self._modules), *attributes, *map(_stride, self.parameters)]
+        held = joined.from_iterable(map(_values, self._holders))
+        return [*map(type, self._modules), *attributes, *held]
 
 
 class _Link:

@@ -19,7 +19,13 @@ _IGNORED = -100  # the target that torch's cross-entropy leaves out by default
 
 
 class Judge(Protocol):
-    """A loss, and its derivative for the prediction."""
+    """A loss, and its derivative for the prediction.
+
+    Attributes:
+        may_change: Whether `is_current` is to be asked at each batch: a function stays what it is.
+    """
+
+    may_change: bool
 
     def value(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Any]:
         """Return the loss of a batch, shape (), and what `slope` needs."""
@@ -31,7 +37,7 @@ class Judge(Protocol):
         """Tell whether loss and gradient of a batch are those of autograd, bit for bit."""
 
     def is_current(self) -> bool:
-        """Tell whether the loss is still what it was; to be asked at each batch."""
+        """Tell whether the loss is still what it was."""
 
 
 def judge_of(func: Any) -> Judge | None:
@@ -67,6 +73,7 @@ class _Recorded:
     def __init__(self, func: Any) -> None:
         self._func = func
         self._looks = _looks_of(func)
+        self.may_change = isinstance(func, nn.Module)
 
     def is_current(self) -> bool:
         looks = _looks_of(self._func)
@@ -95,6 +102,7 @@ class _ByKernels:
 
     def __init__(self, func: Any) -> None:
         self._recorded = _Recorded(func)
+        self.may_change = self._recorded.may_change
         self._one = torch.ones(())
 
     def value(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Any]:
@@ -170,7 +178,7 @@ def _hooks_of(module: nn.Module) -> list[Any]:
 
 def _looks_of(func: Any) -> list[Any]:
     """Return objects, of which one is another object when something changes in a loss."""
-    if not isinstance(func, nn.Module):
+    if isinstance(func, FunctionType):
         return []
     return [*vars(func).values(), *func._buffers.values(), *map(bool, _hooks_of(func))]
 
