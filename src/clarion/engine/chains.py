@@ -308,8 +308,8 @@ def _is_changed(module: nn.Module) -> bool:
 
 
 def _are_plain(own: list[nn.Parameter], network: nn.Module) -> bool:
-    """Tell whether parameters are all that a network has, each a plain one, laid out in order."""
+    """Tell whether these are all parameters of a network, plain ones on the host, in order."""
     every = list(network.parameters())
     if len(own) != len(every) or not all(map(_is, own, every)):
         return False
-    return all(type(p) is nn.Parameter and p.is_contiguous() for p in own)
+    return all(type(p) is nn.Parameter and p.is_cpu and p.is_contiguous() for p in own)
