@@ -78,7 +78,8 @@ def write_pages(file: Path) -> None:
     for name, runs in kept["runs"].items():
         rounds = max(len(one) for one in runs.values())
         about = "one run" if rounds == 1 else f"medians of {rounds} rounds"
-        about = f"`{name}`, {about}; {kept['made'][name]}."
+        made = kept.get("made", {}).get(name, "where and when is not known")
+        about = f"`{name}`, {about}; {made}."
         parts += [f"### {WORKLOADS[name].title}", about, table(name, runs)]
     file.with_suffix(".md").write_text("\n\n".join(parts) + "\n", "utf-8")
     plot(kept["runs"], file.with_suffix(".png"))

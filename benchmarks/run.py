@@ -184,9 +184,11 @@ def machine() -> str:
     text = info.read_text("utf-8") if info.exists() else ""
     named = (line.partition(": ")[2] for line in text.splitlines() if "model name" in line)
     model = next(named, platform.processor() or platform.machine())
-    units = "with" if "amx_bf16" in text or "avx512_bf16" in text else "without"
-    processors = f"{os.cpu_count()} processors {units} units for bfloat16"
-    return f"{model}, {processors}, Python {platform.python_version()}"
+    units = ""
+    if "flags" in text:
+        units = " with" if "amx_bf16" in text or "avx512_bf16" in text else " without"
+        units += " units for bfloat16"
+    return f"{model}, {os.cpu_count()} processors{units}, Python {platform.python_version()}"
 
 
 def versions() -> dict[str, str]:

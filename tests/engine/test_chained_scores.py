@@ -1,14 +1,20 @@
 """Evaluations and predictions of networks that are chains of plain layers."""
 
+import numpy as np
 import pytest
 import torch
-from chaining import X, Y, mlp
+from chaining import BATCHES, VALUES, X, Y, mlp
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from clarion import Callback, Model, StepError
+from clarion import Accuracy, Callback, Model, StepError, StreamingMetric
 from clarion.engine import chains, tight
 from clarion.engine.chains import Chain
+from clarion.errors import ClarionError
+from clarion.metrics.decomposable import DecomposableMetric
+
+# Of seven batches: the first is new, the second is compared, and the last one is smaller.
+ONCE_COMPARED = [8] * 5
 
 
 @pytest.fixture
@@ -35,16 +41,76 @@ def test_an_evaluation_gives_what_a_loop_by_hand_gives(chained):
     scores = torch.cat([network(x) for x in X.split(8)])
     assert loss == pytest.approx(cross_entropy(scores, Y).item(), abs=1e-6)
     assert accuracy == pytest.approx(100 * (scores.argmax(1) == Y).double().mean().item())
-    # The first batch is compared, then there are five, and the last one is compared again.
-    assert chained == [8] * 6 + [4]
+    assert chained == ONCE_COMPARED
 
 
-def test_an_evaluation_gives_what_the_ordinary_way_gives(chained, monkeypatch):
-    model = Model(mlp(), None, "cross_entropy", batch_metrics=["acc"], epoch_metrics=["f1"])
-    found = evaluated(model)
-    assert chained
+@pytest.mark.parametrize(
+    ("loss", "y", "metrics"),
+    [
+        ("cross_entropy", Y, ["acc", "f1"]),
+        ("mse", VALUES, ["mean_absolute_error", "r2"]),
+        ("l1", VALUES, []),
+    ],
+)
+def test_an_evaluation_gives_what_the_ordinary_way_gives(loss, y, metrics, chained, monkeypatch):
+    model = Model(mlp(), None, loss, batch_metrics=metrics[:1], epoch_metrics=metrics[1:])
+    options = {"verbose": False, "return_pred": True, "return_ground_truth": True}
+    found = model.evaluate(X, y, batch_size=8, **options)
+    assert chained == ONCE_COMPARED
     monkeypatch.setattr(tight.TightScore, "of", lambda engine: None)
-    assert str(found) == str(evaluated(model))
+    assert str(found) == str(model.evaluate(X, y, batch_size=8, **options))
+
+
+def test_validation_inside_a_training(chained, monkeypatch):
+    def history():
+        torch.manual_seed(0)
+        model = Model(mlp(), "sgd", "cross_entropy", batch_metrics=["acc"])
+        sets = {"one": (X, Y), "two": BATCHES}
+        found = model.fit(X, Y, validation_data=sets, batch_size=8, epochs=2, verbose=False)
+        return [{**logs, "time": 0} for logs in found]
+
+    found = history()
+    assert len(chained) == 2 * 2 * len(ONCE_COMPARED)
+    monkeypatch.setattr(tight.TightScore, "of", lambda engine: None)
+    assert found == history()
+
+
+def test_predictions_in_a_file_and_one_by_one(chained, tmp_path):
+    model = Model(mlp(), None, None)
+    whole = model.predict(X, batch_size=8, verbose=False)
+    written = model.predict(X, batch_size=8, verbose=False, out=tmp_path / "p.npy")
+    streamed = list(model.predict(X, batch_size=8, verbose=False, stream=True))
+    assert chained == 2 * ONCE_COMPARED
+    assert (written == whole).all()
+    assert [len(one) for one in streamed] == [8] * 6 + [4]
+    assert (np.concatenate(streamed) == whole).all()
+
+
+@pytest.mark.parametrize("spoilt", [1, 3])
+def test_a_chain_that_does_not_agree_is_compared_once(spoilt, chained):
+    x = X.clone()
+    x[::spoilt] = torch.nan  # which is unlike itself
+    Model(mlp(), None, None).predict(x, batch_size=8, verbose=False)
+    assert len(chained) == 1
+
+
+def test_of_much_work_nothing_is_compared(chained, monkeypatch):
+    monkeypatch.setattr(chains, "_MOST_WORK", 8 * sum(p.numel() for p in mlp().parameters()) - 1)
+    Model(mlp(), None, None).predict(X, batch_size=8, verbose=False)
+    assert not chained
+
+
+def test_a_callback_that_turns_gradients_on_has_the_network_called(chained):
+    class TurnsOn(Callback):
+        def on_test_batch_begin(self, batch_number, logs):
+            torch.set_grad_enabled(batch_number >= 4)
+
+    model = Model(mlp(), None, "cross_entropy", batch_metrics=["acc"])
+    expected = evaluated(model)
+    chained.clear()
+    found = model.evaluate(X, Y, batch_size=8, verbose=False, callbacks=[TurnsOn()])
+    assert chained == [8, 8]
+    assert found == expected
 
 
 def test_predictions_are_those_of_the_network_bit_for_bit(chained):
@@ -52,14 +118,14 @@ def test_predictions_are_those_of_the_network_bit_for_bit(chained):
     found = Model(network, None, None).predict(X, batch_size=8, verbose=False)
     with torch.no_grad():
         expected = torch.cat([network(x) for x in X.split(8)])
-    assert chained == [8] * 6 + [4]
+    assert chained == ONCE_COMPARED
     assert torch.equal(torch.from_numpy(found), expected)
 
 
 def test_a_network_with_frozen_layers_is_a_chain_as_well(chained):
     network = mlp().requires_grad_(False)
     Model(network, None, None).predict(X, batch_size=8, verbose=False)
-    assert len(chained) == 7
+    assert chained == ONCE_COMPARED
 
 
 def test_a_kernel_that_does_something_else_is_not_used(monkeypatch):
@@ -101,7 +167,7 @@ def test_validation_on_a_loader_that_fills_its_memory_anew(chained):
 
     model = Model(network, None, "cross_entropy", batch_metrics=["acc"])
     found = model.evaluate_generator(Refilled(), verbose=False)
-    assert chained == [4] * 13
+    assert chained == [4] * 12
     assert str(found) == str(evaluated(model, size=4))
 
 
@@ -155,3 +221,56 @@ def test_a_network_that_is_no_chain_is_called_for_each_batch(chained):
     network = nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5), nn.Linear(5, 3))
     evaluated(Model(network, None, "cross_entropy"))
     assert not chained
+
+
+class First(Accuracy):
+    """Counts the first example of each batch."""
+
+    adds_up = True
+
+    def defer(self, y_pred, y_true):
+        super().defer(y_pred[:1], y_true[:1])
+
+
+class Own(StreamingMetric):
+    """Keeps no sums of clarion's."""
+
+    adds_up = True
+    __name__ = "own"
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def update(self, y_pred, y_true):
+        self.seen += 1
+
+    def tally(self, y_pred, y_true):
+        raise NotImplementedError
+
+    def conclude(self, sums):
+        raise NotImplementedError
+
+    def compute_tensor(self):
+        return torch.tensor(self.seen)
+
+    def reset(self):
+        super().reset()
+        self.seen = 0
+
+
+def test_metrics_that_see_each_batch_in_a_way_of_their_own():
+    network = mlp()
+    model = Model(network, None, "cross_entropy", epoch_metrics=[First(), Own()])
+    _, (first, seen) = evaluated(model)
+    right = network(X).argmax(1) == Y
+    assert first == pytest.approx(100 * right[::8].double().mean().item())
+    assert seen == 7
+
+
+def test_an_output_that_is_no_loss_tells_how_long_ago_it_was():
+    loss = DecomposableMetric(cross_entropy, "loss")
+    outputs = [torch.tensor(1.0), torch.ones(2), torch.tensor(1.0), torch.tensor(1.0)]
+    with pytest.raises(ClarionError, match="returned 2 values") as caught:
+        loss.note_all(outputs, [X[:1]] * 4, [Y[:1]] * 4)
+    assert caught.value.batches_ago == 2

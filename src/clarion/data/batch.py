@@ -30,7 +30,7 @@ class Batch:
             target.
         is_filler: Whether nothing of the batch counts: it only keeps a rank for which there are no
             examples in step with the others.
-        ran: What the network returned for it, if that is known before its step. If the loss stands
+        ran: What the network returned for it, if it was run before its step. If the loss stands
             with it (None for no loss), nobody will write into the memory of the prediction again.
     """
 

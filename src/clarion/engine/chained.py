@@ -3,43 +3,31 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from clarion.data.batch import Batch
-from clarion.engine.ahead import Kind, kind_of
 from clarion.engine.chains import Chain
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
 from clarion.engine.judges import Judge, judge_of
 from clarion.engine.kernels import DirectStep, set_grad_enabled
+from clarion.engine.kinds import MOST_KINDS, Kind, kind_of
 from clarion.engine.nonfinite import Unguarded
 from clarion.engine.stage import Stage
 from clarion.engine.step import Output, train_step
+from clarion.engine.surroundings import surroundings
 from clarion.engine.tight import TightStep
 
 __all__ = ["ChainedStep"]
-
-_MOST_KINDS = 64
-
-
-def _nothing(*_: Any) -> None:
-    """Stand for what this version of torch does not tell."""
-
-
-# Modes around torch's functions and operations, and hooks on what autograd saves (torch 2.13).
-_functions_overridden = getattr(torch._C, "_len_torch_function_stack", _nothing)
-_operations_overridden = getattr(torch._C, "_len_torch_dispatch_stack", _nothing)
-_saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", _nothing)
 
 
 class ChainedStep:
     """Does what `TightStep` does, and calls the kernels of layers and their derivatives itself.
 
     It is for a network that is a `Chain` of layers, all of whose parameters the optimizer has, and
-    a loss of torch's own. A batch of a kind that was not seen before is left to the tight step, and
-    chain and loss are compared with autograd on it, bit for bit; those like it are taken here. What
-    is amiss in any way is left to the ordinary step, which says what it is.
+    a loss of torch's own. The first two batches of a kind are left to the tight step, and on the
+    second one chain and loss are compared with autograd, bit for bit; those after it are taken
+    here. What is amiss in any way is left to the ordinary step, which says what it is.
 
     Args:
         tight: The tight step.
@@ -54,10 +42,10 @@ class ChainedStep:
         self._chain = chain
         self._judge = judge
         self._guarded = not isinstance(update.guard, Unguarded)
-        self._agrees: dict[Kind, bool] = {}
+        self._agrees: dict[Kind, bool | None] = {}  # None: it came once
         self._direct: DirectStep | None = None
         self._places: list[int] = []
-        self._surroundings = _surroundings()
+        self._surroundings = surroundings()
 
     @classmethod
     def of(cls, engine: Engine, tight: TightStep) -> "ChainedStep | None":
@@ -65,7 +53,7 @@ class ChainedStep:
         update, loss = engine.update, engine.objective.only_function
         if loss is None or not isinstance(update, DirectUpdate):
             return None
-        if _surroundings()[:3] != (True, False, False):
+        if surroundings()[:3] != (True, False, False):
             return None
         chain, judge = Chain.of(engine.network), judge_of(loss.func)
         if chain is None or judge is None:
@@ -75,14 +63,14 @@ class ChainedStep:
     def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
         """Run a batch forward and backward, and update the weights."""
         tight, update = self._tight, self._update
-        direct = tight.direct_for(batch)
-        if direct is None or len(batch.args) != 1:
+        if len(batch.args) != 1:
             return tight(engine, batch, stage, number)
         given = batch.target
-        kind = kind_of(batch.args[0], given)
-        if not (kind and self._agrees.get(kind) and self._is_right(direct, batch)):
+        kind, direct = kind_of(batch.args[0], given), tight.direct_for(batch)
+        if not (direct and kind and self._agrees.get(kind) and self._is_right(direct, batch)):
             output = tight(engine, batch, stage, number)
-            self._learn(kind, batch, given, output)
+            if kind is not None:
+                self._learn(kind, batch, given, output)
             return output
         update.release(direct)
         found = self._run(batch.args[0], batch.target)
@@ -120,10 +108,13 @@ class ChainedStep:
         same = direct.is_asked_for() and self._chain.is_current()
         if not same or (self._judge.may_change and not self._judge.is_current()):
             return False
-        return _surroundings() == self._surroundings
+        return surroundings() == self._surroundings
 
-    def _learn(self, kind: Kind | None, batch: Batch, given: Any, output: Output) -> None:
+    def _learn(self, kind: Kind, batch: Batch, given: Any, output: Output) -> None:
         """Find out whether batches of a kind can be taken without the tight step.
+
+        That is worth while for the second one only: many a kind, such as that of a smaller last
+        batch, comes once.
 
         Args:
             kind: The kind.
@@ -132,30 +123,20 @@ class ChainedStep:
             output: What was made of it.
         """
         direct = self._tight.direct_for(batch)
-        if direct is None or kind is None or not self._tight.knows(output.prediction, given):
-            return
-        if direct is not self._direct:
-            self._direct, self._agrees = direct, {}
+        if direct is not None and direct is not self._direct:
+            self._direct, self._agrees = direct, dict.fromkeys(self._agrees)
             self._places = self._chain.places_of(direct.parameters)
-        if kind in self._agrees or len(self._agrees) == _MOST_KINDS:
+        if kind not in self._agrees:
+            if len(self._agrees) < MOST_KINDS:
+                self._agrees[kind] = None
             return
-        self._agrees[kind] = (
-            bool(self._places)
-            and self._surroundings == _surroundings()
-            and self._chain.is_current()
-            and self._judge.is_current()
-            and self._chain.agrees(batch.args[0])
-            and self._judge.agrees(output.prediction.detach(), given)
-        )
-
-
-def _surroundings() -> tuple[Any, ...]:
-    """Return what torch is told to do everywhere that concerns a step."""
-    return (
-        torch.is_grad_enabled(),
-        torch.is_autocast_enabled("cpu"),
-        torch.is_anomaly_enabled(),
-        _functions_overridden(),
-        _operations_overridden(),
-        _saving_hooks(True),
-    )
+        if self._agrees[kind] is None and self._tight.knows(output.prediction, given):
+            self._agrees[kind] = (
+                bool(self._places)
+                and direct is self._direct
+                and surroundings() == self._surroundings
+                and self._chain.is_current()
+                and self._judge.is_current()
+                and self._chain.agrees(batch.args[0])
+                and self._judge.agrees(output.prediction.detach(), given)
+            )

@@ -215,7 +215,8 @@ def run_batches(
     step = step or step_of(engine, stage)
     begins, ends = stage.batch_begin in hooks, stage.batch_end in hooks
     is_due = hooks.only_at_times(stage.batch_end) if ends else None
-    trains, at_edge = stage.trains, engine.at_edge if stage.trains else None
+    trains = stage.trains
+    at_edge = engine.at_edge if trains else None
     clock = perf_counter()
     for number, batch in enumerate(batches, start=done + 1):
         if begins:

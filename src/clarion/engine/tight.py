@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from clarion.data.batch import Batch
-from clarion.engine.ahead import Ahead, Kind, kind_of
+from clarion.engine.ahead import Ahead
 from clarion.engine.diagnosis import explain, explain_backward, explain_network
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
 from clarion.engine.gates import HostCheck
 from clarion.engine.gradients import gradients_of
 from clarion.engine.kernels import DirectStep
+from clarion.engine.kinds import MOST_KINDS, Kind, kind_of
 from clarion.engine.nonfinite import HostGuard, Unguarded
 from clarion.engine.precision import Full
 from clarion.engine.stage import Stage
@@ -22,8 +23,6 @@ from clarion.metrics.blocks import is_small, lasting
 from clarion.metrics.decomposable import DecomposableMetric
 
 __all__ = ["TightPredict", "TightScore", "TightStep"]
-
-_MOST_KINDS = 64
 
 
 class _Tight:
@@ -99,8 +98,8 @@ class _Tight:
             explain(error, part, stage, number, prediction, batch)
             raise
 
-    def _learn(self, engine: Engine, batch: Batch, given: Any, prediction: Any) -> bool:
-        """Take note of the kind of a batch that was scored the ordinary way; tell if it is known.
+    def _learn(self, engine: Engine, batch: Batch, given: Any, prediction: Any) -> None:
+        """Take note of the kind of a batch that was scored the ordinary way.
 
         Args:
             engine: What a step works with.
@@ -110,10 +109,9 @@ class _Tight:
         """
         kind = kind_of(prediction, given)
         if kind is None or not (batch.is_plain and is_small(prediction) and is_small(given)):
-            return False
-        if len(self._known) < _MOST_KINDS and engine.objective.takes_as_it_is(prediction, given):
+            return
+        if len(self._known) < MOST_KINDS and engine.objective.takes_as_it_is(prediction, given):
             self._known.add(kind)
-        return kind in self._known
 
 
 class TightScore(_Tight):
@@ -147,19 +145,20 @@ class TightScore(_Tight):
                 self._metrics.look_at(raw, batch.target)
                 return Output(raw, ran[1], ran[1])
         elif batch.is_plain and not batch.is_filler:
-            if self.ahead.run_chained([batch]) and batch.ran is not None:
+            chained = self.ahead.chained
+            found = chained.of(batch) if chained.are_right() else None
+            if found is not None:
                 if not batch.lasts:
                     batch.target = batch.target.clone()
-                prediction, loss = batch.ran
-                self.count(batch, stage, number, prediction, loss, lasts=True)
-                return Output(prediction, loss, loss)
+                self.count(batch, stage, number, *found, lasts=True)
+                return Output(found[0], found[1], found[1])
             output, raw = self._score(engine, batch, stage, number)
             if output is not None:
+                chained.compare(batch, output.prediction)
                 return output
         given = batch.target
         output = score_step(engine, batch, stage, number, raw)
-        if self._learn(engine, batch, given, output.prediction):
-            self.ahead.compare(batch, output.prediction)
+        self._learn(engine, batch, given, output.prediction)
         return output
 
     def _count_row(self, batches: Sequence[Batch], stage: Stage, number: int) -> None:
@@ -170,7 +169,7 @@ class TightScore(_Tight):
             stage: The stage.
             number: The number of the first one.
         """
-        predictions, losses = zip(*[batch.ran for batch in batches if batch.ran], strict=True)
+        predictions, losses = zip(*(batch.ran or () for batch in batches), strict=True)
         targets, part = [batch.target for batch in batches], "loss"
         try:
             self._loss.note_all(losses, predictions, targets)
@@ -178,7 +177,9 @@ class TightScore(_Tight):
             self._metrics.wait_all(predictions, targets)
         except Exception as error:
             part = part if part == "loss" else f"metric {self._metrics.failed}"
-            explain(error, part, stage, number + len(batches) - 1, predictions[-1], batches[-1])
+            last = len(batches) - 1
+            wrong = max(0, last - getattr(error, "batches_ago", 0))
+            explain(error, part, stage, number + last, predictions[wrong], batches[wrong])
             raise
 
 
@@ -210,9 +211,8 @@ class TightPredict:
         kind = kind_of(output.prediction, None)
         if kind is None or not (batch.is_plain and is_small(output.prediction)):
             return output
-        if len(self._known) < _MOST_KINDS:
+        if len(self._known) < MOST_KINDS:
             self._known.add(kind)
-            self.ahead.compare(batch, output.prediction)
         return output
 
 

@@ -2,8 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from clarion.data.memory import version_of
 from clarion.errors import DataError
-from clarion.metrics.blocks import MOST_BATCHES, portions
+from clarion.metrics.blocks import MOST_BATCHES, add_batches_ago, portions
 
 __all__ = ["Metric", "StreamingMetric", "accumulation_dtype"]
 
@@ -86,7 +85,8 @@ class StreamingMetric(Metric):
 
     Attributes:
         adds_up: Set to True in a class whose ``tally`` of several batches put together is the sum
-            of theirs: a training then counts many batches at once. Not inherited.
+            of theirs: many small batches are then counted by one call of it, and ``update`` and
+            ``forward`` are not called for each. Not inherited.
     """
 
     adds_up: bool = False
@@ -156,18 +156,26 @@ class StreamingMetric(Metric):
         Raises:
             DataError: See `defer`; ``error.batches_ago`` counts from the last of these.
         """
-        start = 0
-        if not self._begun:
-            with _later_by(len(y_preds) - 1):
-                self.defer(y_preds[0], y_trues[0])
-            start = 1
+        start, last = 0, len(y_preds) - 1
+        own = type(self).defer is not StreamingMetric.defer
+        try:
+            while start <= last and (own or not self._begun):
+                self.defer(y_preds[start], y_trues[start])
+                start += 1
+        except Exception as error:
+            add_batches_ago(error, last - start)
+            raise
         versions = map(version_of, y_preds)
         batches = list(zip(y_preds, y_trues, versions, strict=True))[start:]
         for portion in portions(len(self._waiting), len(batches)):
             self._waiting += batches[portion]
-            if len(self._waiting) == MOST_BATCHES:
-                with _later_by(len(batches) - portion.stop):
-                    self._count_waiting()
+            if len(self._waiting) < MOST_BATCHES:
+                break
+            try:
+                self._count_waiting()
+            except Exception as error:
+                add_batches_ago(error, len(batches) - portion.stop)
+                raise
 
     def update(self, y_pred: Any, y_true: Any) -> None:
         """Add a batch to the sums."""
@@ -214,7 +222,7 @@ class StreamingMetric(Metric):
             try:
                 self._add(self.tally(y_pred, y_true))
             except Exception as error:
-                error.batches_ago = ago  # type: ignore[attr-defined]
+                add_batches_ago(error, ago)
                 raise
 
     def _add(self, tallied: Tensor) -> None:
@@ -234,16 +242,6 @@ class StreamingMetric(Metric):
         if self._waiting:
             self._count_waiting()
         return super()._apply(fn, recurse)
-
-
-@contextmanager
-def _later_by(batches: int) -> Iterator[None]:
-    """Have an error tell that more batches have come after the last one that it knows of."""
-    try:
-        yield
-    except Exception as error:
-        error.batches_ago = getattr(error, "batches_ago", 0) + batches  # type: ignore[attr-defined]
-        raise
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:

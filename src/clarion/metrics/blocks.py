@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["MOST_BATCHES", "Later", "is_small", "lasting", "portions"]
+__all__ = ["MOST_BATCHES", "Later", "add_batches_ago", "is_small", "lasting", "portions"]
 
 MOST_BATCHES = 64
 """How many batches wait at most."""
@@ -41,6 +41,11 @@ def portions(waiting: int, count: int) -> Iterator[slice]:
         stop = min(count, start + MOST_BATCHES - waiting)
         yield slice(start, stop)
         start, waiting = stop, 0
+
+
+def add_batches_ago(error: Exception, batches: int) -> None:
+    """Have an error tell that more batches have come after the last one that it knows of."""
+    error.batches_ago = getattr(error, "batches_ago", 0) + batches  # type: ignore[attr-defined]
 
 
 class Later:

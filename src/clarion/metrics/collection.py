@@ -314,7 +314,8 @@ class _Entry:
         own = original_names(metric)
         self.own_names = self.names if own is None else names_as_list(own)
         # Said by the class itself: one below it may count otherwise.
-        self.adds_up = vars(type(metric)).get("adds_up") is True and metric.adds_up
+        says_so = vars(type(metric)).get("adds_up") is True and metric.adds_up
+        self.adds_up = bool(says_so and issubclass(type(metric), StreamingMetric))
         call: Callable[..., Any] = metric.update if epoch else metric
         self._call = call
         self._wants_inputs = _wants_inputs(metric, epoch)

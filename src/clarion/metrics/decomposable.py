@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clarion.metrics.base import Metric, accumulation_dtype
-from clarion.metrics.blocks import MOST_BATCHES, is_small, lasting, portions
+from clarion.metrics.blocks import (
+    MOST_BATCHES,
+    add_batches_ago,
+    is_small,
+    lasting,
+    portions,
+)
 from clarion.metrics.names import Names, names_as_list
 from clarion.metrics.values import check_count, values_in_order
 from clarion.metrics.weighting import (
@@ -92,7 +98,7 @@ class DecomposableMetric(Metric):
             lasts: Whether nobody will write into the memory of the output again.
         """
         if self.target_weight is None or not is_small(y_true):
-            self._accumulate(output, self._weigh(y_pred, y_true))
+            self._accumulate(output, self._weigh(y_pred, y_true), lasts=lasts)
             return
         waiting = self._waiting
         waiting.append((self._kept(output, lasts=lasts), y_true))
@@ -103,13 +109,20 @@ class DecomposableMetric(Metric):
         self, outputs: Sequence[Any], y_preds: Sequence[Any], y_trues: Sequence[Tensor]
     ) -> None:
         """Count several batches as `note` does, into whose outputs nobody will write again."""
-        if self.target_weight is None or not all(map(is_small, y_trues)):
-            for output, y_pred, y_true in zip(outputs, y_preds, y_trues, strict=True):
-                self.note(output, y_pred, y_true, lasts=True)
+        waits = self.target_weight is not None and len(self.names) == 1
+        if not (waits and all(map(is_small, y_trues)) and all(map(_is_number, outputs))):
+            for ago, output, y_pred, y_true in zip(
+                range(len(outputs))[::-1], outputs, y_preds, y_trues, strict=True
+            ):
+                try:
+                    self.note(output, y_pred, y_true, lasts=True)
+                except Exception as error:
+                    add_batches_ago(error, ago)
+                    raise
             return
-        pairs = [(self._kept(o, lasts=True), y) for o, y in zip(outputs, y_trues, strict=True)]
-        for portion in portions(len(self._waiting), len(pairs)):
-            self._waiting += pairs[portion]
+        batches = list(zip(outputs, y_trues, strict=True))
+        for portion in portions(len(self._waiting), len(batches)):
+            self._waiting += batches[portion]
             if len(self._waiting) == MOST_BATCHES:
                 self._fold()
 
@@ -175,8 +188,10 @@ class DecomposableMetric(Metric):
         self._waiting = [(value, target) for value, target in state["waiting"]]
         self._weighed = [(value, weight) for value, weight in state["weighed"]]
 
-    def _accumulate(self, output: Any, weight: int | float | Tensor) -> None:
-        value = self._kept(output)
+    def _accumulate(
+        self, output: Any, weight: int | float | Tensor, *, lasts: bool = False
+    ) -> None:
+        value = self._kept(output, lasts=lasts)
         if isinstance(weight, Tensor):
             self._weighed.append((value, weight))
             if len(self._weighed) == MOST_BATCHES:
@@ -234,6 +249,10 @@ class DecomposableMetric(Metric):
             device = next(value.device for value in listed if isinstance(value, Tensor))
             return torch.stack([torch.as_tensor(value, device=device) for value in listed])
         return torch.tensor(listed, dtype=torch.float64)
+
+
+def _is_number(output: Any) -> bool:
+    return type(output) is Tensor and output.ndim == 0
 
 
 def _stacked(values: Sequence[Tensor | float]) -> Tensor:
