@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from clarion.data.batch import Batch
-from clarion.engine.chains import Chain
+from clarion.engine.chains import Chain, surroundings
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
 from clarion.engine.judges import Judge, judge_of
@@ -15,7 +15,6 @@ from clarion.engine.kinds import MOST_KINDS, Kind, kind_of
 from clarion.engine.nonfinite import Unguarded
 from clarion.engine.stage import Stage
 from clarion.engine.step import Output, train_step
-from clarion.engine.surroundings import surroundings
 from clarion.engine.tight import TightStep
 
 __all__ = ["ChainedStep"]

@@ -6,11 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from clarion.data.batch import Batch
-from clarion.engine.chains import Chain
+from clarion.engine.chains import Chain, surroundings
 from clarion.engine.gradients import is_same
 from clarion.engine.judges import judge_of
 from clarion.engine.kinds import MOST_KINDS, Kind, kind_of
-from clarion.engine.surroundings import surroundings
 
 __all__ = ["ChainedScores"]
 

@@ -12,7 +12,7 @@ from torch.nn.modules import module as torch_module
 
 from clarion.engine.gradients import is_same
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "surroundings"]
 
 _Passed: TypeAlias = list[tuple["_Link", Tensor, Tensor]]
 _aten = torch.ops.aten
@@ -24,6 +24,16 @@ _MOST_WORK = 2**24  # multiplications; these take milliseconds, and calls take m
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = ("_global" + name for name in _HOOKS)
 _global_hooks = [getattr(torch_module, name, None) for name in _GLOBAL_HOOKS]
+
+
+def _unknown(*_: Any) -> None:
+    """Stand for what this version of torch does not tell."""
+
+
+# Modes around torch's functions and operations, and hooks on what autograd saves (torch 2.13).
+_functions = getattr(torch._C, "_len_torch_function_stack", _unknown)
+_operations = getattr(torch._C, "_len_torch_dispatch_stack", _unknown)
+_saving = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", _unknown)
 
 
 class Chain:
@@ -165,6 +175,23 @@ class Chain:
         attributes = map(len, map(vars, self._modules))
         held = joined.from_iterable(map(_values, self._holders))
         return [*map(type, self._modules), *attributes, *held]
+
+
+def surroundings() -> tuple[Any, ...]:
+    """Return what torch is told to do everywhere, which who calls kernels would not notice.
+
+    Returns:
+        Whether gradients, autocast and anomaly detection are on, then how many modes and which
+        hooks are active: to be compared with what it was before.
+    """
+    return (
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_anomaly_enabled(),
+        _functions(),
+        _operations(),
+        _saving(True),
+    )
 
 
 class _Link:

@@ -110,7 +110,8 @@ class DecomposableMetric(Metric):
     ) -> None:
         """Count several batches as `note` does, into whose outputs nobody will write again."""
         waits = self.target_weight is not None and len(self.names) == 1
-        if not (waits and all(map(is_small, y_trues)) and all(map(_is_number, outputs))):
+        shapes = {getattr(output, "shape", None) for output in outputs}
+        if not (waits and all(map(is_small, y_trues)) and shapes == {torch.Size()}):
             for ago, output, y_pred, y_true in zip(
                 range(len(outputs))[::-1], outputs, y_preds, y_trues, strict=True
             ):
@@ -249,10 +250,6 @@ class DecomposableMetric(Metric):
             device = next(value.device for value in listed if isinstance(value, Tensor))
             return torch.stack([torch.as_tensor(value, device=device) for value in listed])
         return torch.tensor(listed, dtype=torch.float64)
-
-
-def _is_number(output: Any) -> bool:
-    return type(output) is Tensor and output.ndim == 0
 
 
 def _stacked(values: Sequence[Tensor | float]) -> Tensor:
