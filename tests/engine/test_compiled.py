@@ -11,6 +11,7 @@ from torch import nn
 
 from clarion import Callback, InvalidArgumentError, Model, NonFiniteError
 from clarion.engine import compiled
+from clarion.engine.chained import ChainedStep
 from clarion.engine.compiled import Compilation
 
 
@@ -247,6 +248,13 @@ def test_the_sentence_says_when_it_pays():
     )
     assert "does not pay here" in str(Compilation(20.0, 1e-2, 2e-2))
     assert str(Compilation(2.0)) == 'compile="step" took 2.0 s to compile.'
+
+
+def test_steps_are_timed_against_those_that_there_would_be_without_a_graph(graphs, monkeypatch):
+    taken, run = [], ChainedStep._run
+    monkeypatch.setattr(ChainedStep, "_run", lambda *args: (taken.append(1), run(*args))[1])
+    train(compile="step", network=nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)))
+    assert len(taken) >= 2
 
 
 def test_hooks_of_all_modules_are_called(graphs):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module
 
 from clarion.data.batch import Batch
+from clarion.engine.chained import ChainedStep
 from clarion.engine.diagnosis import explain
 from clarion.engine.direct import DirectUpdate
 from clarion.engine.engine import Engine
@@ -84,6 +85,7 @@ class CompiledStep:
         self._graph: StepGraph | None = None
         self._direct: DirectStep | None = None  # that of the pass under way
         self._tight: TightStep | None = None
+        self._eager: Any = train_step  # what takes ordinary steps: as `fit` does without a graph
         self._has_company = True
         self._kind: tuple[Any, ...] | None = None
         self._gave_up = False
@@ -110,7 +112,8 @@ class CompiledStep:
         if reason:
             self._tell(reason)
             return False
-        self._tight = TightStep.of(engine)
+        self._tight = tight = TightStep.of(engine)
+        self._eager = train_step if tight is None else ChainedStep.of(engine, tight) or tight
         assert isinstance(engine.update, DirectUpdate)
         self._has_company = engine.update.has_company
         return True
@@ -143,7 +146,8 @@ class CompiledStep:
     def _ordinary(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
         if self._graph is not None:
             self._graph.look_again()
-        return (self._tight or train_step)(engine, batch, stage, number)
+        output: Output = self._eager(engine, batch, stage, number)
+        return output
 
     def _begin_pass(self, engine: Engine, update: DirectUpdate, direct: DirectStep) -> None:
         """Make a graph for the weights, states and options as they are, if there is none."""
