@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -20,6 +21,7 @@ from clarion.engine.graphs import StepGraph
 from clarion.engine.kernels import DirectStep, has_kernels
 from clarion.engine.nonfinite import HostGuard, Unguarded
 from clarion.engine.stage import Stage
+from clarion.engine.state import Progress
 from clarion.engine.step import Output, train_step
 from clarion.engine.tight import TightStep
 from clarion.metrics.blocks import is_small, lasting
@@ -27,6 +29,7 @@ from clarion.metrics.blocks import is_small, lasting
 __all__ = ["Compilation", "CompiledStep"]
 
 _TIMED = 5  # steps of either way whose time is taken
+_PATIENCE = 10  # steps of other kinds, after which somebody has to be told
 _NO_KIND = (
     "a batch has weights of its examples, goes to the network by names, or is not made of plain "
     "tensors."
@@ -34,6 +37,10 @@ _NO_KIND = (
 _NO_KERNEL = (
     "the optimizer works without a fused kernel, as one that was made without fused=True does, "
     "amsgrad, or sparse gradients; or the loss depends on weights that are not the optimizer's."
+)
+_OTHER_KINDS = (
+    "a graph is for batches of one shape, that of the first steps, and those that came after them "
+    "have others. Give all batches the same shape, pad them to it, or leave compile out."
 )
 
 
@@ -74,7 +81,8 @@ class CompiledStep:
     one of a pass, often): a graph is for one shape. The step after it looks whether anything has
     changed that the graph depends on, and those after that only run the graph. A step whose loss or
     gradients are not finite changes nothing, and is handed to the guard. Results are those of the
-    ordinary step to rounding.
+    ordinary step to rounding. So the state tells which steps are ordinary: a training that is
+    resumed takes the same ones in the same way.
 
     Args:
         network: The network.
@@ -87,7 +95,12 @@ class CompiledStep:
         self._tight: TightStep | None = None
         self._eager: Any = train_step  # what takes ordinary steps: as `fit` does without a graph
         self._has_company = True
+        self._update: DirectUpdate | None = None  # that of the training under way
         self._kind: tuple[Any, ...] | None = None
+        self._is_new = False  # whether no step of the training under way has told its kind
+        self._missed = 0  # steps of other kinds, while there is no graph
+        self._tried = 0  # steps that were ordinary to find out whether the kind can be compiled
+        self._loaded: Mapping[str, Any] | None = None
         self._gave_up = False
         self._told: set[str] = set()
         self._times: dict[str, list[float]] = {"ordinary": [], "compiled": []}
@@ -116,7 +129,37 @@ class CompiledStep:
         self._eager = train_step if tight is None else ChainedStep.of(engine, tight) or tight
         assert isinstance(engine.update, DirectUpdate)
         self._has_company = engine.update.has_company
+        self._begin(engine.update, engine.progress)
         return True
+
+    def _begin(self, update: DirectUpdate, progress: Progress) -> None:
+        """Begin a pass, or go on where a state was written in the middle of one."""
+        state, self._loaded = self._loaded, None
+        if update is not self._update:
+            self._update, self._is_new, self._missed = update, True, 0
+        if state is None or not progress.step:
+            return
+        self._kind, self._tried = _of_plain(state["kind"]), state["tried"]
+        self._is_new = state["is_new"]
+        if progress.batch and state["used"] is not None:
+            update.go_on(state["used"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what decides about the steps to come, to be asked for between two of them."""
+        if self._loaded is not None:
+            return dict(self._loaded)
+        direct = None if self._update is None else self._update.direct
+        used = None if direct is None else list(direct.used)
+        return {
+            "kind": _to_plain(self._kind),
+            "tried": self._tried,
+            "is_new": self._is_new,
+            "used": used,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state; the next training goes on with it."""
+        self._loaded = state
 
     def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
         """Run a batch forward and backward, and update the weights."""
@@ -130,9 +173,12 @@ class CompiledStep:
             elif direct is None and update.was_refused and not engine.progress.skipped:
                 self._tell(_NO_KERNEL)
             return self._ordinary(engine, batch, stage, number)
-        if self._kind is None or len(self._times["ordinary"]) < _TIMED:
+        if self._is_new:
+            self._choose(kind)
+        if self._kind is None or self._tried < _TIMED:
             return self._tried_out(engine, batch, stage, number, kind)
         if kind != self._kind:
+            self._miss()
             return self._ordinary(engine, batch, stage, number)
         if direct is not self._direct:  # nobody but a schedule of the rate acts inside a pass
             self._begin_pass(engine, update, direct)
@@ -142,6 +188,20 @@ class CompiledStep:
         if known and len(self._times["compiled"]) < 4 * _TIMED:
             self._times["compiled"].append(perf_counter() - start)
         return output
+
+    def _choose(self, kind: tuple[Any, ...]) -> None:
+        """Take the kind of batches that a new training has, if it is another one."""
+        self._is_new = False
+        if kind != self._kind:
+            self._kind, self._tried = None, 0
+            self._times = {"ordinary": [], "compiled": []}
+
+    def _miss(self) -> None:
+        """Tell, once it is plain, that nothing is compiled since batches are of other kinds."""
+        if self._graph is None:
+            self._missed += 1
+            if self._missed == _PATIENCE:
+                self._tell(_OTHER_KINDS)
 
     def _ordinary(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
         if self._graph is not None:
@@ -223,9 +283,10 @@ class CompiledStep:
         start = perf_counter()
         output = self._ordinary(engine, batch, stage, number)
         self._times["ordinary"].append(perf_counter() - start)
+        self._tried += 1
         if engine.objective.takes_as_it_is(output.prediction, given):
             self._kind = self._kind or kind
-        elif len(self._times["ordinary"]) >= _TIMED and self._kind is None:
+        elif self._tried >= _TIMED and self._kind is None:
             self._give_up(
                 "the loss takes targets in another shape or dtype than they have. Pass them as it "
                 'takes them; "mse", for example, in those of the prediction.'
@@ -275,6 +336,24 @@ def _kind(batch: Batch) -> tuple[Any, ...] | None:
     if not all(type(one) is Tensor for one in tensors):
         return None
     return tuple([(one.shape, one.dtype, one.stride()) for one in tensors])
+
+
+def _to_plain(kind: tuple[Any, ...] | None) -> list[Any] | None:
+    """Return a kind as lists, words and numbers, as a file holds it."""
+    if kind is None:
+        return None
+    return [[list(shape), str(dtype), list(stride)] for shape, dtype, stride in kind]
+
+
+def _of_plain(kind: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    if kind is None:
+        return None
+    return tuple(
+        [
+            (torch.Size(shape), getattr(torch, dtype.removeprefix("torch.")), tuple(stride))
+            for shape, dtype, stride in kind
+        ]
+    )
 
 
 def _short(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """What is compiled of a model: nothing, the network, or whole train steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -44,6 +44,16 @@ class Compiler:
     def compilation(self) -> Compilation | None:
         """What compiled steps cost and save; None if none was compiled."""
         return None if self._step is None else self._step.compilation
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what decides which train steps to come are compiled."""
+        return {} if self._step is None else self._step.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state; the next training goes on with it."""
+        step = self.step()
+        if step is not None and state:
+            step.load_state_dict(state)
 
     def forward(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """Return the network as it is run, compiled if that is asked for."""

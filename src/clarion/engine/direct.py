@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clarion.data.batch import Batch
@@ -76,6 +77,22 @@ class DirectUpdate(Update):
         """Prepare for the train pass of an epoch."""
         super().begin_epoch(epoch)
         self.direct, self._is_due = None, self.is_possible
+
+    def go_on(self, used: Sequence[bool]) -> None:
+        """Take direct steps from the first one on: the pass goes on in its middle.
+
+        Args:
+            used: Which of the parameters that learn had gradients before, in their order.
+        """
+        parameters = [p for p in self._parameters() if p.requires_grad]
+        if not self.is_possible or len(parameters) != len(used):
+            return
+        for parameter, is_used in zip(parameters, used, strict=True):
+            parameter.grad = torch.empty_like(parameter) if is_used else None
+        self.direct = DirectStep.of(self.optimizer, self._others())
+        self._is_due = self.direct is None
+        for parameter in parameters:
+            parameter.grad = None
 
     def clear(self) -> None:
         """Forget the gradients of the step before."""

@@ -37,6 +37,7 @@ class DirectStep:
     Attributes:
         parameters: As above.
         groups: Those that have parameters with gradients.
+        used: Whether each of the parameters has one.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class DirectStep:
         self._optimizer = optimizer
         self._built_on = optimizer.param_groups, optimizer.state
         self.groups = [group for group in groups if group.parameters]
-        self._used = [p.grad is not None for p in parameters]
+        self.used = [p.grad is not None for p in parameters]
         self._strides = [p.stride() for p in parameters if p.grad is not None]
         self._looks = _looks_of(optimizer)
         own = (p for options in optimizer.param_groups for p in options["params"])
@@ -134,12 +135,12 @@ class DirectStep:
         """
         there = [gradient for gradient in gradients if gradient is not None]
         # Where all had a gradient and all have one, there is nothing to compare.
-        all_there = len(there) == len(self._used) == len(self._strides)
-        if not all_there and [g is not None for g in gradients] != self._used:
+        all_there = len(there) == len(self.used) == len(self._strides)
+        if not all_there and [g is not None for g in gradients] != self.used:
             return None
         if list(map(_stride, there)) != self._strides:
             # A kernel reads memory as it comes; what is already in order stays as it is.
-            owners = [p for p, used in zip(self.parameters, self._used, strict=True) if used]
+            owners = [p for p, used in zip(self.parameters, self.used, strict=True) if used]
             there = [torch.empty_like(p).copy_(g) for p, g in zip(owners, there, strict=True)]
         return there
 

@@ -8,8 +8,9 @@ from clarion.errors import CheckpointError, quoted
 
 __all__ = ["Progress", "Stateful", "TrainState", "callback_states"]
 
-_SINCE_FORMAT_2 = frozenset({"under_way"})
-"""Parts that a checkpoint of format 1 does not have: it was written between two epochs."""
+_MAY_LACK = frozenset({"under_way", "compiled"})
+"""Parts that some checkpoints do not have: those of format 1, written between two epochs, and those
+of models whose steps were not compiled."""
 
 
 @runtime_checkable
@@ -74,7 +75,7 @@ class TrainState:
         Raises:
             CheckpointError: If the state lacks a part that every checkpoint has.
         """
-        missing = [n for n in self.parts if n not in state and n not in _SINCE_FORMAT_2]
+        missing = [n for n in self.parts if n not in state and n not in _MAY_LACK]
         if missing:
             raise CheckpointError(
                 f"The checkpoint has no state for {quoted(missing)}; it holds {quoted(state)}. "

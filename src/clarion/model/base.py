@@ -202,6 +202,8 @@ class ModelBase:
         if self.optimizer is not None:
             parts["optimizer"] = self.optimizer
         parts |= {part.name: part for part in self._update_parts if part.name}
+        if self._compiler.mode == "step":
+            parts["compiled"] = self._compiler
         parts |= {
             "precision": self._precision,
             "progress": self.progress,
