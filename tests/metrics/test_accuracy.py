@@ -4,6 +4,7 @@ import torch
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from clarion.errors import DataError
 from clarion.metrics import (
     Accuracy,
     BatchMetric,
@@ -174,3 +175,17 @@ def test_counts_above_2_to_24_stay_exact():
     metric.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
     assert metric.sums.tolist() == [2**24 + 1, 2**25 + 1]
     np.testing.assert_allclose(metric.compute(), 100 * (2**24 + 1) / (2**25 + 1), rtol=1e-15)
+
+
+@pytest.mark.parametrize("metric", [Accuracy(), TopKAccuracy(1)])
+def test_one_score_for_several_classes_is_no_accuracy(metric):
+    y_pred, y_true = torch.zeros(4, 1), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(DataError, match="scores of a single one"):
+        metric.update(y_pred, y_true)
+    assert metric(y_pred, torch.tensor([0, -100, 0, 0])) == 100  # a single class is one
+
+
+@pytest.mark.parametrize("y_true", [[-1.0, 1.0], [0.0, 2.0], [0.5, 1.0]])
+def test_binary_accuracy_takes_targets_of_0_and_1(y_true):
+    with pytest.raises(DataError, match="targets of 0 and 1; the target holds"):
+        bin_acc(torch.tensor([-1.0, 1.0]), torch.tensor(y_true))

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from clarion.data.batch import Batch
 from clarion.data.memory_format import CHANNELS_LAST
 from clarion.data.nested import from_numpy, map_structure
-from clarion.data.size import get_batch_size
+from clarion.data.size import Told, get_batch_size
 from clarion.errors import DataError, InvalidTypeError, kind_of, quoted, suggestion
 
 __all__ = ["TARGET_KEYS", "Router"]
@@ -105,11 +105,11 @@ class Router:
             batch = self._from_pair(raw, where)
         else:
             batch = self._with_input(raw[0] if _is_sequence(raw) and len(raw) == 1 else raw)
-        if batch.size is None:
-            inputs, target = batch.inputs, batch.target
-            batch.size = (
-                get_batch_size(inputs) if target is None else get_batch_size(inputs, target)
-            )
+        if batch.size is not None:
+            batch.size = Told(batch.size)
+            return batch
+        inputs, target = batch.inputs, batch.target
+        batch.size = get_batch_size(inputs) if target is None else get_batch_size(inputs, target)
         return batch
 
     def at_once(

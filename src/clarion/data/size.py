@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-__all__ = ["get_batch_size", "warning_settings"]
+__all__ = ["Told", "agreed_size", "get_batch_size", "warning_settings"]
 
 warning_settings: dict[str, str] = {"batch_size": "warn"}
 """Set ``warning_settings["batch_size"] = "ignore"`` to silence ``get_batch_size``."""
@@ -43,6 +43,35 @@ def get_batch_size(*values: Any) -> int:
             stacklevel=2,
         )
     return 1
+
+
+class Told(int):
+    """A number of examples that the user told, which is not to be doubted."""
+
+
+def agreed_size(y_pred: Any, y_true: Any, size: int | None) -> int:
+    """Return the number of examples that two of three agree on, if two do.
+
+    Not everything has its examples first: a recurrent network returns its state, shape
+    (layers, N, *), or scores of shape (T, N, C).
+
+    Args:
+        y_pred: The prediction.
+        y_true: The target.
+        size: The number of examples as the inputs of the batch tell it, which is believed where
+            nobody agrees, or as the user told it (`Told`); None if nobody knows.
+    """
+    if size is None:
+        return get_batch_size(y_pred, y_true)
+    if type(size) is Told:
+        return size
+    given = _told_by(y_true)
+    return given if given is not None and given == _told_by(y_pred) else size
+
+
+def _told_by(value: Any) -> int | None:
+    rules = (_of_array, _of_sequence, _of_entry, _of_mapping)
+    return next((size for rule in rules if (size := rule(value)) is not None), None)
 
 
 def _of_array(value: Any) -> int | None:

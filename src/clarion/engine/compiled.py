@@ -268,9 +268,9 @@ class CompiledStep:
             return
         metric = engine.objective.only_function
         assert metric is not None
-        metric.note(value, prediction, batch.target)
+        metric.note(value, prediction, batch.target, batch.size)
         try:
-            engine.metrics.update(prediction, batch.target, batch.inputs)
+            engine.metrics.update(prediction, batch.target, batch.inputs, batch.size)
         except Exception as error:
             explain(error, f"metric {engine.metrics.failed}", stage, number, prediction, batch)
             raise

@@ -1,5 +1,6 @@
 """How a prediction and its loss come from what the network returned."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ class Objective:
         prediction_key: The entry of the output that loss, metrics and ``predict`` see; None for
             ``logits`` of a transformers output called by keywords, else the output itself.
         factors: The factors of several losses in their sum, by name; 1 where none is given.
+        network: The network, which may compute the loss.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Objective:
         loss_function: Any,
         prediction_key: str | int | None = None,
         factors: Mapping[str, float] | None = None,
+        network: nn.Module | None = None,
     ) -> None:
         self.computed_by_network = loss_function is None
         self._prediction_key = prediction_key
@@ -54,7 +57,7 @@ class Objective:
                 f"{loss_function!r}. Pass a dict of losses by the names of the outputs."
             )
         else:
-            own = _OwnLoss() if loss_function is None else loss_function
+            own = _OwnLoss(network) if loss_function is None else loss_function
             self._term = LossTerm(own, alone=True)
         self.metric: Any = self._sum or self._term.metric
 
@@ -213,7 +216,14 @@ def _named_term(name: Any, loss_function: Any) -> LossTerm:
 
 
 class _OwnLoss:
-    """The loss in the output of a network that computes it itself."""
+    """The loss in the output of a network that computes it itself.
+
+    Args:
+        network: The network.
+    """
+
+    def __init__(self, network: nn.Module | None) -> None:
+        self._shifts = _shifts_labels(network)
 
     def __call__(self, output: Any, y_true: Any) -> Tensor:
         loss = output.get("loss") if isinstance(output, Mapping) else None
@@ -233,9 +243,28 @@ class _OwnLoss:
             )
         return loss
 
-    @staticmethod
-    def target_weight(y_true: Any) -> float | Tensor:
-        """Return the number of targets that are not -100, as transformers ignores them."""
+    def target_weight(self, y_true: Any) -> float | Tensor:
+        """Return the number of targets that are not -100, as transformers ignores them.
+
+        A network that tells the next token has none for the first one.
+        """
         if isinstance(y_true, Tensor) and not y_true.is_floating_point():
-            return valid_targets(y_true)
+            return valid_targets(y_true[..., 1:] if self._shifts and y_true.ndim else y_true)
         return 1 if y_true is None else get_batch_size(y_true)
+
+
+def _shifts_labels(network: nn.Module | None) -> bool:
+    """Tell whether a network of transformers judges each token by the label after it.
+
+    Its forward then calls the library's loss of causal language models, the one for all classes
+    that have none of their own.
+    """
+    network = getattr(network, "_orig_mod", network)
+    if network is None or not hasattr(network, "loss_function") or not hasattr(network, "config"):
+        return False
+    try:
+        calls = "self.loss_function(" in inspect.getsource(type(network).forward)
+    except (OSError, TypeError):  # no source, as in a notebook that was left
+        return False
+    kind = getattr(network, "loss_type", None)
+    return calls and (kind is None or "CausalLM" in getattr(network.loss_function, "__name__", ""))

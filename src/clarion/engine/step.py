@@ -114,7 +114,7 @@ def score_step(
         raise
     metrics = engine.metrics
     try:
-        metrics.update(prediction, batch.target, batch.inputs)
+        metrics.update(prediction, batch.target, batch.inputs, batch.size)
     except Exception as error:
         explain(error, f"metric {metrics.failed}", stage, number, prediction, batch)
         raise

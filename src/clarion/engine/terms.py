@@ -43,11 +43,12 @@ class LossTerm:
         # Asked of the type, since a mock pretends to be an instance.
         is_function = issubclass(type(self.metric), DecomposableMetric)
         func = self.metric.func if is_function else None
-        self._judge = self.metric.defer if is_function and alone else self.metric
+        self._waits = alone
         self._aligner = aligner_of(func) if is_function else Aligner()
         self._weigh_target = self.metric.target_weight if is_function else None
         self._unreduced = unreduced_of(func) if is_function else None
         self.first_look = first_look_of(func) if is_function else None
+        self._takes_size = type(self.metric) is DecomposableMetric  # one below it may take less
         self._takes_weight = is_function and self._unreduced is None and takes_weight(func)
 
     def align(self, prediction: Any, target: Any) -> Any:
@@ -87,10 +88,13 @@ class LossTerm:
         if weight is not None or self._takes_weight:
             return self._weighted(prediction, target, batch, weight)
         loss: Tensor
-        if getattr(self.metric, "wants_inputs", False) is True:
-            loss = self._judge(prediction, target, batch.inputs)
+        if self._takes_size:
+            judge = self.metric.defer if self._waits else self.metric.count
+            loss = judge(prediction, target, batch.inputs, batch.size)
+        elif getattr(self.metric, "wants_inputs", False) is True:
+            loss = self.metric(prediction, target, batch.inputs)
         else:
-            loss = self._judge(prediction, target)
+            loss = self.metric(prediction, target)
         return loss
 
     def weigh(self, target: Any, size: int | None, weight: Tensor | None) -> float | Tensor:

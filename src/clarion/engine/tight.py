@@ -90,7 +90,7 @@ class _Tight:
         """
         target, part = batch.target, "loss"
         try:
-            self._loss.note(loss, prediction, target, lasts=lasts)
+            self._loss.note(loss, prediction, target, batch.size, lasts=lasts)
             part = "metric"
             self._metrics.wait(prediction, target)
         except Exception as error:
@@ -172,7 +172,7 @@ class TightScore(_Tight):
         predictions, losses = zip(*(batch.ran or () for batch in batches), strict=True)
         targets, part = [batch.target for batch in batches], "loss"
         try:
-            self._loss.note_all(losses, predictions, targets)
+            self._loss.note_all(losses, predictions, targets, [batch.size for batch in batches])
             part = "metric"
             self._metrics.wait_all(predictions, targets)
         except Exception as error:

@@ -47,7 +47,8 @@ def acc(
         ``y_true`` with ``reduction="none"``.
 
     Raises:
-        DataError: If the shapes do not fit; it is a ``ValueError``.
+        DataError: If the shapes do not fit, or there is one score and a label other than 0; it is
+            a ``ValueError``.
 
     Example:
         >>> acc(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
@@ -115,7 +116,8 @@ def bin_acc(
         Percentage in [0, 100]; see `acc`.
 
     Raises:
-        DataError: If the shapes do not fit; it is a ``ValueError``.
+        DataError: If the shapes do not fit, or the target on a CPU holds anything else; it is a
+            ``ValueError``.
 
     Example:
         >>> bin_acc(torch.tensor([2.0, -1.0]), torch.tensor([1, 1]))
@@ -276,6 +278,7 @@ def _best_matches(y_pred: Tensor, y_true: Tensor, ignore_index: int) -> tuple[Te
     best = best_class(y_pred)
     y_true = aligned(y_true, best, y_pred)
     counts = y_true != ignore_index
+    _check_several(y_pred, y_true, counts)
     met = best == y_true
     # An ignored label that is no class is met by nothing.
     return met & counts if 0 <= ignore_index < y_pred.shape[1] else met, counts
@@ -292,12 +295,31 @@ def _topk_matches(
     best = y_pred.topk(k, dim=1).indices
     y_true = aligned(y_true, best[:, 0], y_pred)
     counts = y_true != ignore_index
+    _check_several(y_pred, y_true, counts)
     return (best == y_true.unsqueeze(1)).any(1) & counts, counts
+
+
+def _check_several(y_pred: Tensor, y_true: Tensor, counts: Tensor) -> None:
+    """Raise if there are labels of several classes and scores of one, the best whatever it is."""
+    if y_pred.shape[1] == 1 and is_readable(y_true) and bool((counts & (y_true != 0)).any()):
+        raise DataError(
+            f"Accuracy compares the scores of classes; y_pred has {tuple(y_pred.shape)}, scores of "
+            "a single one, and the target holds other classes too. For one score per example use "
+            '"bin_acc", or give the network an output for each class.'
+        )
 
 
 def _threshold_matches(y_pred: Tensor, y_true: Tensor, threshold: float) -> tuple[Tensor, None]:
     positive = y_pred > threshold
-    return positive == aligned(y_true, positive, y_pred), None
+    y_true = aligned(y_true, positive, y_pred)
+    if is_readable(y_true):
+        wrong = (y_true != 0) & (y_true != 1)
+        if bool(wrong.any()):
+            raise DataError(
+                f"Binary accuracy takes targets of 0 and 1; the target holds "
+                f"{y_true[wrong][0].item():g}. Turn the labels into 0 and 1, as in (y > 0).float()."
+            )
+    return positive == y_true, None
 
 
 def _percentage(met: Tensor, counts: Tensor | None, reduction: Reduction) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clarion.data.nested import detached
 from clarion.errors import CheckpointError, DataError, InvalidArgumentError, quoted
 from clarion.metrics.base import Metric, StreamingMetric
 from clarion.metrics.blocks import Later, is_small, lasting
@@ -90,13 +91,14 @@ class MetricSet:
             if isinstance(metric, nn.Module):
                 yield metric
 
-    def update(self, y_pred: Any, y_true: Any, inputs: Any) -> None:
+    def update(self, y_pred: Any, y_true: Any, inputs: Any, size: int | None = None) -> None:
         """Update every metric with a batch.
 
         Args:
             y_pred: The prediction.
             y_true: The target, which nobody changes afterwards if it is small.
             inputs: The inputs of the batch.
+            size: The number of its examples.
         """
         waits = self._some_add_up and is_small(y_pred) and is_small(y_true)
         if waits and self.only_adds_up:
@@ -106,7 +108,9 @@ class MetricSet:
         kept = y_pred.detach().clone() if waits else y_pred
         given = y_true.clone() if self.keeps_targets and is_small(y_true) else y_true
         values: list[Any] = []
-        self._last = (kept, y_true, values)
+        # No graph is kept alive, nor in the way of a copy of the model.
+        last = kept if waits else detached(y_pred, to_numpy=False, lasts=True)
+        self._last = (last, y_true, values)
         entry = None
         try:
             for entry in self._entries:
@@ -115,7 +119,7 @@ class MetricSet:
                     values.append(_WAITS)
                 else:
                     with torch.no_grad():
-                        values.append(entry.call(y_pred, given, inputs))
+                        values.append(entry.call(y_pred, given, inputs, size))
         except Exception:
             self.failed = quoted(entry.names) if entry else ""
             raise
@@ -320,12 +324,15 @@ class _Entry:
         self._call = call
         self._wants_inputs = _wants_inputs(metric, epoch)
         self._is_unseen = issubclass(type(metric), DecomposableMetric)
+        self._takes_size = type(metric) is DecomposableMetric  # one below it may take less
 
-    def call(self, y_pred: Any, y_true: Any, inputs: Any) -> Any:
+    def call(self, y_pred: Any, y_true: Any, inputs: Any, size: int | None) -> Any:
         if self._is_unseen:
             self._is_unseen = False
             with watching_broadcasts(y_pred, y_true, f"The metric {quoted(self.names)}"):
-                return self.call(y_pred, y_true, inputs)
+                return self.call(y_pred, y_true, inputs, size)
+        if self._takes_size:
+            return self.metric.count(y_pred, y_true, inputs, size)
         if self._wants_inputs:
             return self._call(y_pred, y_true, inputs)
         return self._call(y_pred, y_true)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clarion.data.size import agreed_size
 from clarion.metrics.base import Metric, accumulation_dtype
 from clarion.metrics.blocks import (
     MOST_BATCHES,
@@ -17,7 +18,7 @@ from clarion.metrics.blocks import (
     lasting,
     portions,
 )
-from clarion.metrics.names import Names, names_as_list
+from clarion.metrics.names import Names, get_names_of_metric, names_as_list
 from clarion.metrics.values import check_count, values_in_order
 from clarion.metrics.weighting import (
     TargetWeight,
@@ -53,6 +54,7 @@ class DecomposableMetric(Metric):
 
     Attributes:
         func: The function.
+        keys: The keys of a mapping that it may return: its own names, whatever the logs say.
         target_weight: What the mean runs over as a function of ``y_true`` alone, None if it is
             the number of examples or depends on the prediction.
     """
@@ -64,41 +66,65 @@ class DecomposableMetric(Metric):
         self.func = func
         self.names = names_as_list(names)
         self.__name__ = self.names
+        own = names_as_list(get_names_of_metric(func)[0]) if hasattr(func, "__name__") else []
+        self.keys = own if len(own) == len(self.names) else self.names
         self.wants_inputs = names_inputs(func)
         self._weigh = weight or weight_of(func)
+        self._weighs_itself = weight is not None
         self.target_weight: TargetWeight | None = None if weight else target_weight(func)
         self.reset()
 
     def forward(self, y_pred: Any, y_true: Any, inputs: Any = None) -> Any:
         """Add one batch and return what the function returned, unchanged."""
+        return self.count(y_pred, y_true, inputs)
+
+    def count(self, y_pred: Any, y_true: Any, inputs: Any = None, size: int | None = None) -> Any:
+        """Do the same as a call, for somebody who knows how many examples the batch has.
+
+        Args:
+            y_pred: The prediction.
+            y_true: The target.
+            inputs: The inputs of the batch.
+            size: The number of examples; None for what prediction and target tell.
+        """
         output = self.func(y_pred, y_true, *([inputs] if self.wants_inputs else []))
-        self._accumulate(output, self._weigh(y_pred, y_true))
+        self._accumulate(output, self._weight_of(y_pred, y_true, size))
         return output
 
-    def defer(self, y_pred: Any, y_true: Any, inputs: Any = None) -> Any:
+    def defer(self, y_pred: Any, y_true: Any, inputs: Any = None, size: int | None = None) -> Any:
         """Do the same as a call, and count a small target when somebody looks at the sums.
 
         Args:
             y_pred: The prediction.
             y_true: The target. Nobody may change it afterwards.
             inputs: The inputs of the batch.
+            size: The number of its examples.
         """
         func = self.func
         output = func(y_pred, y_true, inputs) if self.wants_inputs else func(y_pred, y_true)
-        self.note(output, y_pred, y_true)
+        self.note(output, y_pred, y_true, size)
         return output
 
-    def note(self, output: Any, y_pred: Any, y_true: Any, *, lasts: bool = False) -> None:
+    def note(
+        self,
+        output: Any,
+        y_pred: Any,
+        y_true: Any,
+        size: int | None = None,
+        *,
+        lasts: bool = False,
+    ) -> None:
         """Count a batch by what the function has returned for it, as `defer` does.
 
         Args:
             output: What the function returned; its only value as a number, if somebody knows it.
             y_pred: The prediction.
             y_true: The target; nobody may change it afterwards if it is small.
+            size: The number of examples.
             lasts: Whether nobody will write into the memory of the output again.
         """
         if self.target_weight is None or not is_small(y_true):
-            self._accumulate(output, self._weigh(y_pred, y_true), lasts=lasts)
+            self._accumulate(output, self._weight_of(y_pred, y_true, size), lasts=lasts)
             return
         waiting = self._waiting
         waiting.append((self._kept(output, lasts=lasts), y_true))
@@ -106,17 +132,21 @@ class DecomposableMetric(Metric):
             self._fold()
 
     def note_all(
-        self, outputs: Sequence[Any], y_preds: Sequence[Any], y_trues: Sequence[Tensor]
+        self,
+        outputs: Sequence[Any],
+        y_preds: Sequence[Any],
+        y_trues: Sequence[Tensor],
+        sizes: Sequence[int | None],
     ) -> None:
         """Count several batches as `note` does, into whose outputs nobody will write again."""
         waits = self.target_weight is not None and len(self.names) == 1
         shapes = {getattr(output, "shape", None) for output in outputs}
         if not (waits and all(map(is_small, y_trues)) and shapes == {torch.Size()}):
-            for ago, output, y_pred, y_true in zip(
-                range(len(outputs))[::-1], outputs, y_preds, y_trues, strict=True
+            for ago, *batch in zip(
+                range(len(outputs))[::-1], outputs, y_preds, y_trues, sizes, strict=True
             ):
                 try:
-                    self.note(output, y_pred, y_true, lasts=True)
+                    self.note(*batch, lasts=True)
                 except Exception as error:
                     add_batches_ago(error, ago)
                     raise
@@ -189,6 +219,15 @@ class DecomposableMetric(Metric):
         self._waiting = [(value, target) for value, target in state["waiting"]]
         self._weighed = [(value, weight) for value, weight in state["weighed"]]
 
+    def _weight_of(self, y_pred: Any, y_true: Any, size: int | None) -> int | float | Tensor:
+        if self._weighs_itself:
+            return self._weigh(y_pred, y_true)
+        if self.target_weight is None:
+            return agreed_size(y_pred, y_true, size)
+        if y_true is None and size is not None:  # what is judged has its target inside
+            return size
+        return self._weigh(y_pred, y_true)
+
     def _accumulate(
         self, output: Any, weight: int | float | Tensor, *, lasts: bool = False
     ) -> None:
@@ -245,7 +284,7 @@ class DecomposableMetric(Metric):
             values = output.detach().reshape(-1)
             check_count(values.numel(), self.names)
             return values
-        listed = values_in_order(output, self.names)
+        listed = values_in_order(output, self.names, self.keys)
         if any(isinstance(value, Tensor) for value in listed):
             device = next(value.device for value in listed if isinstance(value, Tensor))
             return torch.stack([torch.as_tensor(value, device=device) for value in listed])

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from clarion.errors import InvalidArgumentError, InvalidTypeError, quoted
-from clarion.metrics.decomposable import convert_decomposable_metric_to_object, is_stateful
+from clarion.metrics.decomposable import (
+    DecomposableMetric,
+    convert_decomposable_metric_to_object,
+    is_stateful,
+)
 from clarion.metrics.names import (
     Names,
     flatten_metric_names,
@@ -98,6 +102,8 @@ def original_names(metric: Any) -> Names | None:
 
     They are the keys of the mapping that it may return, whatever the logs call its values.
     """
+    if issubclass(type(metric), DecomposableMetric):
+        return metric.keys  # type: ignore[no-any-return]
     names: Names | None = getattr(metric, "__name__", None)
     return names
 

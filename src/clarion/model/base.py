@@ -98,7 +98,7 @@ class ModelBase:
         if channels_last:
             use_channels_last(network)
         loss_function = with_options(loss_function, loss_options, network)
-        self._objective = Objective(loss_function, prediction_key, loss_weights)
+        self._objective = Objective(loss_function, prediction_key, loss_weights, network)
         self.loss_function = None if loss_function is None else self._objective.metric
         batch, batch_names, epoch, epoch_names = wrap_metrics(batch_metrics, epoch_metrics)
         self._metrics = MetricSet(self._objective.metric, batch, batch_names, epoch, epoch_names)
