@@ -272,5 +272,5 @@ def test_an_output_that_is_no_loss_tells_how_long_ago_it_was():
     loss = DecomposableMetric(cross_entropy, "loss")
     outputs = [torch.tensor(1.0), torch.ones(2), torch.tensor(1.0), torch.tensor(1.0)]
     with pytest.raises(ClarionError, match="returned 2 values") as caught:
-        loss.note_all(outputs, [X[:1]] * 4, [Y[:1]] * 4, [1] * 4)
+        loss.note_all(outputs, [X[:1]] * 4, [Y[:1]] * 4)
     assert caught.value.batches_ago == 2

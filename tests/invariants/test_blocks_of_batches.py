@@ -79,7 +79,7 @@ def test_rows_of_batches_are_added_in_the_same_blocks_as_single_ones():
         one.defer(y_pred, y_true)
     for i in range(0, 150, 11):
         row = slice(i, i + 11)
-        rows.note_all(values[row], predictions[row], targets[row], [1] * len(values[row]))
+        rows.note_all(values[row], predictions[row], targets[row])
         other.defer_all(predictions[row], targets[row])
     assert_equal(single.pass_state(), rows.pass_state())  # what is added, and what still waits
     assert_equal(one.pass_state(), other.pass_state())

@@ -225,3 +225,77 @@ def test_gradients_are_let_go_before_the_next_batch(metrics, callbacks, monkeypa
     model.fit(X, Y, batch_size=8, epochs=1, verbose=False, callbacks=callbacks)
     assert len(alive) == 12
     assert seen == [0] * 7
+
+
+class Local(nn.Module):
+    """Goes back from a loss of its own in each forward pass."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.first, self.head, self.last = nn.Linear(6, 5), nn.Linear(5, 1), nn.Linear(5, 2)
+        self.shared = shared
+
+    def forward(self, x):
+        hidden = torch.tanh(self.first(x))
+        if self.training:
+            (self.head(hidden) - 1).square().mean().backward(retain_graph=self.shared)
+        return self.last(hidden if self.shared else hidden.detach())
+
+
+def learnt_by_hand(network, optimizer, batches):
+    network.train()
+    for x, y in batches:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("metrics", [[], ["acc"], [("own", lambda y_pred, y_true: y_pred.sum())]])
+def test_gradients_that_a_forward_leaves_behind_are_part_of_the_step(shared, metrics):
+    torch.manual_seed(0)
+    network = Local(shared)
+    expected = copy.deepcopy(network)
+    batches = list(zip(X.split(8), Y.split(8), strict=True))
+    model = Model(network, {"optim": "sgd", "lr": 0.1}, "cross_entropy", batch_metrics=metrics)
+    model.fit_generator(batches, epochs=2, verbose=False)
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
+    for _ in range(2):
+        state = learnt_by_hand(expected, optimizer, batches)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+class Sometimes(nn.Module):
+    """Has a part that some batches lead to, and that the model's optimizer does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.extra = nn.Linear(6, 2), nn.Linear(6, 2)
+
+    def forward(self, x):
+        scores = self.always(x)
+        return scores + self.extra(x) if x[0, 0] > 0 else scores
+
+
+def test_parts_that_another_optimizer_trains_get_their_gradients_in_any_batch():
+    torch.manual_seed(0)
+    network = Sometimes()
+    expected = copy.deepcopy(network)
+    batches = list(zip(X.split(4), Y.split(4), strict=True))
+    batches.sort(key=lambda batch: batch[0][0, 0].item())  # the first ones do not lead there
+    other = torch.optim.SGD(network.extra.parameters(), lr=0.1)
+
+    class Second(Callback):
+        only_watches = True  # so that nobody is known to act on gradients
+
+        def on_train_batch_end(self, batch_number, logs):
+            other.step()
+            other.zero_grad()
+
+    model = Model(network, torch.optim.SGD(network.always.parameters(), lr=0.1), "cross_entropy")
+    model.fit_generator(batches, epochs=1, callbacks=[Second()], verbose=False)
+    learnt_by_hand(expected, torch.optim.SGD(expected.parameters(), lr=0.1), batches)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, expected.state_dict()[name], msg=name)

@@ -24,11 +24,11 @@ class DirectUpdate(Update):
 
     Weights, optimizer state and logs are those of `Update`, bit for bit. The first step of each
     pass is an ordinary one; those after it are direct if the optimizer allows it (`DirectStep.of`)
-    and each step has one batch; unless callbacks act between the gradients and the step, or the
-    loss depends on more than the optimizer's parameters (`is_all_there`). That is asked again when
-    a frozen parameter of the network begins to learn. Where somebody may look
-    at gradients (callbacks inside a pass, clipping), they stand in ``Parameter.grad`` as ever; else
-    only those of the last step do.
+    and each step has one batch; unless callbacks act between the gradients and the step, the loss
+    depends on more than the optimizer's parameters (`is_all_there`), the network has others that
+    learn, or its forward leaves gradients behind. That is asked again when a frozen parameter of
+    the network begins to learn. Where somebody may look at gradients (callbacks inside a pass,
+    clipping), they stand in ``Parameter.grad`` as ever; else only those of the last step do.
 
     Args: see `Update`.
 
@@ -116,6 +116,8 @@ class DirectUpdate(Update):
         if self.direct is not None and not self.direct.is_asked_for():
             self.direct, self._is_due = None, True
             self.optimizer.zero_grad()
+        elif self.direct is not None and not self.direct.is_alone():
+            self.direct = None  # what is there already is part of this step's gradients
         if self.direct is None:
             super().backward(loss, share)
             self._is_due = self._is_due and is_all_there(loss, self._parameters())
@@ -130,7 +132,9 @@ class DirectUpdate(Update):
         if direct is None:
             super().apply(repeat)
             if self._is_due:
-                self._is_due, self.direct = False, DirectStep.of(self.optimizer, self._others())
+                self._is_due = False
+                if not self._has_strangers():
+                    self.direct = DirectStep.of(self.optimizer, self._others())
             if self.direct is not None:
                 self._take_back(self.direct)
             return
@@ -139,11 +143,14 @@ class DirectUpdate(Update):
             self.gradients = [p.grad for p in direct.parameters]
         gradients = direct.fitting(self.gradients)
         take: Callable[[], Any] = partial(direct, gradients or [])
+        others = gradients is None
         if gradients is None:  # other parameters than before had a part in this loss
             self.share()
             gradients = [g for g in self.gradients if g is not None]
             take = partial(self._precision.step, self.optimizer)
         self.guard.step(gradients, self.optimizer, self._precision, take, self.share)
+        if others and not self.shares_gradients:
+            self._hide(direct)
         self.finish(step)
 
     def end_pass(self) -> None:
@@ -162,11 +169,21 @@ class DirectUpdate(Update):
     def _others(self) -> Iterator[Tensor]:
         return iter(()) if self._network is None else self._network.parameters()
 
+    def _has_strangers(self) -> bool:
+        """Tell whether other parameters than the optimizer's learn: some batch may lead to them."""
+        known = set(map(id, self._parameters()))
+        return any(p.requires_grad and id(p) not in known for p in self._others())
+
     def _take_back(self, direct: DirectStep) -> None:
         self.gradients = [p.grad for p in direct.parameters]
         if not self.shares_gradients:
-            for parameter in direct.parameters:  # of the size of the network: not to be kept twice
-                parameter.grad = None
+            self._hide(direct)
+
+    @staticmethod
+    def _hide(direct: DirectStep) -> None:
+        """Keep gradients, of the size of the network, from standing at the parameters as well."""
+        for parameter in direct.parameters:
+            parameter.grad = None
 
     def share(self) -> None:
         """Put the gradients where everybody looks for them."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from operator import is_ as _is
 from typing import Any
 
@@ -15,6 +16,7 @@ _NUMBERS = ("lr", "eps", "weight_decay", "momentum", "dampening")
 _RATES = ("lr", "initial_lr")
 _stride = Tensor.stride
 _learns = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+_gradient: Any = vars(torch._C.TensorBase)["grad"].__get__
 set_grad_enabled: Callable[[bool], Any] = getattr(
     torch._C, "_set_grad_enabled", torch.set_grad_enabled
 )
@@ -101,6 +103,14 @@ class DirectStep:
         To be asked at each step, even where no callback acts: it is quick.
         """
         return all(map(_learns, self.parameters)) and not any(map(_learns, self._frozen))
+
+    def is_alone(self) -> bool:
+        """Tell whether no parameter has a gradient yet: a forward may go back from a loss itself.
+
+        To be asked at each step after the forward, where the gradients of the step before were let
+        go: it is quick.
+        """
+        return all(map(_is, map(_gradient, self.parameters), repeat(None)))
 
     def is_unchanged(self) -> bool:
         """Tell whether a step made now would work with the same parameters and states.

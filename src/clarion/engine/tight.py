@@ -170,9 +170,10 @@ class TightScore(_Tight):
             number: The number of the first one.
         """
         predictions, losses = zip(*(batch.ran or () for batch in batches), strict=True)
+        sizes = [batch.size for batch in batches] if self._loss.target_weight is None else None
         targets, part = [batch.target for batch in batches], "loss"
         try:
-            self._loss.note_all(losses, predictions, targets, [batch.size for batch in batches])
+            self._loss.note_all(losses, predictions, targets, sizes)
             part = "metric"
             self._metrics.wait_all(predictions, targets)
         except Exception as error:
@@ -265,7 +266,7 @@ class TightStep(_Tight):
             return self._learning(engine, batch, stage, number, value)
         loss = output.terms
         is_finite = not self._guarded or math.isfinite(value)
-        if not (is_finite and direct.is_asked_for()):
+        if not (is_finite and direct.is_asked_for() and direct.is_alone()):
             update.guard.open()
             return finish_step(engine, batch, stage, number, output)
         try:

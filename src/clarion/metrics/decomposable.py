@@ -136,14 +136,22 @@ class DecomposableMetric(Metric):
         outputs: Sequence[Any],
         y_preds: Sequence[Any],
         y_trues: Sequence[Tensor],
-        sizes: Sequence[int | None],
+        sizes: Sequence[int | None] | None = None,
     ) -> None:
-        """Count several batches as `note` does, into whose outputs nobody will write again."""
+        """Count several batches as `note` does, into whose outputs nobody will write again.
+
+        Args:
+            outputs: What the function returned for them.
+            y_preds: Their predictions.
+            y_trues: Their targets.
+            sizes: Their numbers of examples; not asked for where a target tells what it counts.
+        """
         waits = self.target_weight is not None and len(self.names) == 1
         shapes = {getattr(output, "shape", None) for output in outputs}
         if not (waits and all(map(is_small, y_trues)) and shapes == {torch.Size()}):
+            known = [None] * len(outputs) if sizes is None else sizes
             for ago, *batch in zip(
-                range(len(outputs))[::-1], outputs, y_preds, y_trues, sizes, strict=True
+                range(len(outputs))[::-1], outputs, y_preds, y_trues, known, strict=True
             ):
                 try:
                     self.note(*batch, lasts=True)
