@@ -11,6 +11,12 @@ from clarion.experiment.defaults import (
     choose_monitor,
     infer_mode,
 )
+from clarion.metrics.registry import (
+    _spellings,
+    get_metric,
+    metric_classes_dict,
+    metric_funcs_dict,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,12 @@ def test_an_unknown_mode_is_refused():
 MORE = """
 acc val_acc val_bin_acc accuracy val_f1 fscore_micro val_fscore_macro f2 precision_macro val_recall
 auc val_AUROC val_roc_auc top1 val_top5 val_topk acc2 r2 val_kendall_tau iou matthews
+val_explained_variance concordance val_pearson spearman val_mIoU corr val_cohen_kappa mAP val_map50
+bleu val_bleu4 ndcg val_b_acc distance_correlation val_time_acc
+"""
+LESS = """
+loss val_loss mse val_mae acc_loss f1_error val_perplexity lr other concordance_loss explained_error
+val_wer mse2 val_b_loss hamming_distance map_loss
 """
 
 
@@ -114,12 +126,70 @@ def test_more_is_better(metric):
     assert infer_mode(metric) == "max"
 
 
-@pytest.mark.parametrize(
-    "metric",
-    ["loss", "val_loss", "mse", "val_mae", "acc_loss", "f1_error", "val_perplexity", "lr", "other"],
-)
+@pytest.mark.parametrize("metric", LESS.split())
 def test_less_is_better(metric):
     assert infer_mode(metric) == "min"
+
+
+# By what the metrics are: errors, distances and surprises against agreements and rates of hits.
+REGISTERED = {
+    "min": """
+        cross_entropy kl_div bce bce_with_logits mae hinge_embedding huber l1 mse multi_margin
+        multilabel_margin multilabel_soft_margin nll poisson_nll smooth_l1 soft_margin mape msle
+        smape perplexity rmse
+    """,
+    "max": """
+        concordance explained_variance pearson spearman acc bin_acc auroc fscore_macro
+        precision_macro recall_macro bin_fscore bin_precision bin_recall kendall_tau r2
+        top1 top2 top3 top4 top5 top6 top7 top8 top9 top10 top20 top30 top40 top50 top60 top70 top80
+        top90 top100
+    """,
+}
+
+
+def names_in_logs():
+    for entry in metric_funcs_dict.values():
+        yield entry[0] if isinstance(entry, tuple) else entry.__name__
+    for entry in metric_classes_dict.values():
+        yield entry[0] if isinstance(entry, tuple) else entry().__name__
+
+
+def test_the_mode_of_each_registered_metric_is_that_of_its_direction(recwarn):
+    expected = {name: mode for mode, names in REGISTERED.items() for name in names.split()}
+    assert set(names_in_logs()) == set(expected), "a metric without an expectation, or too many"
+    for name, mode in expected.items():
+        for key in (name, f"val_{name}", f"val_clean_{name}"):
+            assert choose_monitor(None, monitoring=True, metric=key, mode=None).mode == mode, key
+    assert not recwarn
+
+
+@pytest.mark.parametrize("name", [*metric_funcs_dict, *metric_classes_dict])
+def test_the_names_by_which_metrics_are_asked_for_have_a_direction_too(name):
+    asked = _spellings[name]
+    logged = get_metric(asked)
+    logged = logged[0] if isinstance(logged, tuple) else logged.__name__
+    mode = choose_monitor(None, monitoring=True, metric=asked, mode=None).mode
+    assert mode == infer_mode(logged)
+
+
+def test_a_name_that_tells_no_direction_is_told_once(tmp_path):
+    def energy(y_pred, y_true):
+        return y_pred.sum()
+
+    network = nn.Linear(1, 1)
+    with pytest.warns(
+        UserWarning, match='monitor_metric="val_energy" is .* monitor_mode="max"'
+    ) as told:
+        experiment = Experiment(
+            tmp_path, network, batch_metrics=[energy], monitor_metric="val_energy"
+        )
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert experiment.monitor_mode == "min"
+    for mode in ("min", "max"):
+        given = Experiment(tmp_path, network, monitor_metric="val_energy", monitor_mode=mode)
+        assert given.monitor_mode == mode
+    Experiment(tmp_path, network, monitor_metric="val_energy", monitoring=False)
 
 
 def test_other_arguments_go_to_the_model(tmp_path):

@@ -1,6 +1,7 @@
 """What an experiment trains with, and watches, where the user does not say."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +26,20 @@ _METRICS = {
     ("classif", "batch_metrics"): ["accuracy"],
     ("classif", "epoch_metrics"): ["f1"],
 }
+# The words of the names of metrics; a test goes through all that are registered.
 _MORE_IS_BETTER = """
-acc accuracy ap auc auprc auroc bleu coverage dice exact fbeta fscore gain hit iou jaccard kappa
-kendall kendalltau map mcc matthews mrr ndcg pearson precision psnr r2 recall reward rouge score
-sensitivity similarity spearman specificity ssim tau topk
+acc accuracy ami ap ari auc auprc auroc bertscore bleu ccc chrf cider cindex concordance corr
+correct correlation coverage dice em exact explained fbeta fscore gain hit hits iou jaccard kappa
+kendall kendalltau map mar matthews mcc meteor miou mrr ndcg nmi npv pck pearson ppv prauc
+precision psnr r2 recall reward roc rocauc rouge score sensitivity similarity spearman specificity
+ssim success tau tnr topk tpr
 """
-_LESS_IS_BETTER = "loss error err"
+_LESS_OF_ANYTHING = "loss error err"  # whatever it is called after: acc_loss, f1_error
+_LESS_IS_BETTER = """
+bce brier cer crossentropy deviance distance divergence ece entropy epoch fid fnr fpr hamming
+hinge huber kl kldiv l1 l2 logloss lpips lr mae mape margin medae mse msle nll perplexity
+ppl rmse rmsle smape ter time wer
+"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,16 @@ def choose_monitor(
         return NOTHING
     if metric is None:
         metric = "val_acc" if task == "classif" else "val_loss"
-    return Monitor(metric, mode or infer_mode(metric))
+    if mode is None:
+        mode = infer_mode(metric)
+        if _mode_by_name(metric) is None:
+            warnings.warn(
+                f'Whether more or less of monitor_metric="{metric}" is better does not follow from '
+                'its name; less is taken for better. Pass monitor_mode="max" if more is, or '
+                'monitor_mode="min" if that is right.',
+                stacklevel=3,
+            )
+    return Monitor(metric, mode)
 
 
 def infer_mode(metric: str) -> str:
@@ -120,13 +138,21 @@ def infer_mode(metric: str) -> str:
         >>> infer_mode("val_fscore_macro"), infer_mode("val_top5"), infer_mode("val_acc_loss")
         ('max', 'max', 'min')
     """
+    return _mode_by_name(metric) or "min"
+
+
+def _mode_by_name(metric: str) -> str | None:
+    """Return what the words of a key say, None if they say nothing."""
     words = [word for word in re.split(r"[^a-z0-9]+", metric.lower()) if word]
-    if set(_LESS_IS_BETTER.split()).intersection(words):
+    if _are_among(words, _LESS_OF_ANYTHING):
         return "min"
-    # f1, f2, f0: F-beta; top5: top-k accuracy; acc2: the second metric of this name
-    names = set(_MORE_IS_BETTER.split())
-    known = any(
-        word in names or word.rstrip("0123456789") in names or re.fullmatch(r"(f|top)\d+", word)
-        for word in words
-    )
-    return "max" if known else "min"
+    # f1, f2, f0: F-beta; top5: top-k accuracy
+    if _are_among(words, _MORE_IS_BETTER) or any(re.fullmatch(r"(f|top)\d+", w) for w in words):
+        return "max"
+    return "min" if _are_among(words, _LESS_IS_BETTER) else None
+
+
+def _are_among(words: list[str], table: str) -> bool:
+    """Tell whether a word is in a table, by itself or with a number: ``acc2`` is the second acc."""
+    names = set(table.split())
+    return any(word in names or word.rstrip("0123456789") in names for word in words)

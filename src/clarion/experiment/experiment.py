@@ -93,7 +93,8 @@ class ModelBundle(Scoring):
             monitor_metric: The key of the epoch logs to watch; ``"val_acc"`` for classification,
                 else ``"val_loss"``, if None.
             monitor_mode: ``"min"`` if less is better, ``"max"`` if more is; if None, what the key
-                suggests (``"max"`` for accuracies, F-scores, areas under curves and the like).
+                suggests (``"max"`` for accuracies, F-scores, areas under curves and the like;
+                a warning and ``"min"`` for a key that suggests neither).
             task: ``"classification"`` or ``"regression"`` (or a word that begins with ``"classif"``
                 or ``"reg"``), which gives a loss, metrics and a key to watch where none are given:
                 cross entropy, accuracy and F1, or the mean squared error.
