@@ -476,3 +476,53 @@ def test_the_import_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.fixture
+def on_sets(make, data):
+    """Return functions that build and train an experiment that watches its second set."""
+    x, y, (x_valid, y_valid) = data
+    sets = {"a": (x_valid, y_valid), "b": (x_valid + 1, y_valid)}
+
+    def build(directory=None):
+        options = {"batch_metrics": ["mae"], "monitor_metric": "val_b_mae"}
+        return make(directory, **options)
+
+    def train(experiment, epochs, sets=sets):
+        return experiment.train_data(
+            x, y, sets, epochs=epochs, verbose=False, disable_tensorboard=True
+        )
+
+    return build, train, (x_valid + 1, y_valid)
+
+
+def test_a_named_validation_set_can_be_looked_back_at(on_sets):
+    build, train, b = on_sets
+    history = train(build(), 2) + train(build(), 4)
+    values = [row["val_b_mae"] for row in history]
+    experiment = build()
+    stats = experiment.get_stats()
+    assert list(stats.columns)[-4:] == ["val_a_loss", "val_a_mae", "val_b_loss", "val_b_mae"]
+    assert stats["val_b_mae"].tolist() == values
+    best = values.index(min(values)) + 1
+    assert experiment.get_best_epoch_stats()["epoch"].item() == best
+    assert experiment.load_checkpoint("best")["epoch"].item() == best
+    mae = experiment.test_data(*b, verbose=False)["test_mae"]
+    assert mae == pytest.approx(min(values), rel=1e-5)
+    assert len(experiment.infer_data(b[0], verbose=False)) == len(b[0])
+    assert not experiment.is_better_than(experiment)
+
+
+def test_a_log_without_the_columns_of_sets_goes_on(make, train, on_sets, data, draws):
+    train(make(batch_metrics=["mae"]), 2)
+    build, train_on_sets, _ = on_sets
+    (row,) = train_on_sets(build(), 3)
+    stats = build().get_stats()
+    assert stats["epoch"].tolist() == [1, 2, 3]
+    assert stats["val_b_mae"].isna().tolist() == [True, True, False]
+    assert build().get_best_epoch_stats()["val_b_mae"].item() == row["val_b_mae"]
+    train_on_sets(make(batch_metrics=["mae"]), 4, data[2])  # and without sets again
+    stats = build().get_stats()
+    assert stats["epoch"].tolist() == [1, 2, 3, 4]
+    assert stats["val_loss"].notna().all()
+    assert stats["val_b_mae"].notna().tolist() == [False, False, True, False]

@@ -59,6 +59,18 @@ def test_columns():
     assert begun(model()).fieldnames == ["epoch", "time", *results]
 
 
+def test_validation_sets_with_names_have_columns_after_the_others():
+    named = model(0.1)
+    named.validation_names = ["clean", "noisy"]
+    logger = begun(named)
+    assert logger.fieldnames[-4:] == [
+        "val_clean_loss", "val_clean_acc", "val_noisy_loss", "val_noisy_acc"
+    ]  # fmt: skip
+    assert logger.fieldnames[:-4] == begun(model(0.1)).fieldnames
+    logger.on_epoch_end(1, {"epoch": 1, "val_noisy_acc": 0.5, "val_other_acc": 0.7})
+    assert logger.written[-1][2] == {"epoch": 1, "val_noisy_acc": 0.5}
+
+
 def test_columns_are_fixed_when_the_training_begins():
     logger = begun(model(0.1, metrics=[]))
     logger.model.metrics_names.append("late")

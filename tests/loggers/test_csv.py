@@ -124,6 +124,39 @@ def test_append_to_a_file_without_a_column_is_an_error(logger_class, tmp_path, m
 
 
 @both
+def test_append_adds_the_columns_of_validation_sets_to_the_file(
+    logger_class, tmp_path, make_model, batches, read_csv
+):
+    path = tmp_path / "log.csv"
+    old = b"epoch,time,lr,loss,val_loss,note\r\n1,0.1,0.5,1.5,,x\r\n2,0.1,0.5"  # cut by a kill
+    path.write_bytes(old)
+    history = make_model().fit_generator(
+        batches, {"a": batches, "b": batches[:1]}, epochs=1, verbose=False,
+        callbacks=[logger_class(path, append=True)],
+    )  # fmt: skip
+    lines = path.read_bytes().split(b"\r\n")
+    assert lines[:3] == [
+        b"epoch,time,lr,loss,val_loss,note,val_a_loss,val_b_loss", b"1,0.1,0.5,1.5,,x,,",
+        b"2,0.1,0.5",
+    ]  # fmt: skip
+    row = read_csv(path)[-1]
+    for name in ("val_loss", "val_a_loss", "val_b_loss"):
+        assert float(row[name]) == history[0][name]
+
+
+@both
+def test_a_file_that_is_refused_stays_as_it_is(logger_class, tmp_path, make_model, batches):
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"epoch,time,lr,loss\r\n")
+    with pytest.raises(ClarionError, match=r'has no column "val_loss", "val_a_loss"; its columns'):
+        make_model().fit_generator(
+            batches, {"a": batches}, epochs=1, verbose=False,
+            callbacks=[logger_class(path, append=True)],
+        )  # fmt: skip
+    assert path.read_bytes() == b"epoch,time,lr,loss\r\n"
+
+
+@both
 def test_append_ends_a_line_that_a_kill_has_cut(
     logger_class, tmp_path, make_model, batches, read_csv
 ):

@@ -15,7 +15,8 @@ class Logger(Callback):
     The columns are fixed when a training begins, in this order: ``epoch``, ``time`` (with batch
     granularity ``epoch``, ``batch``, ``size``, ``time``), ``lr`` or one ``lr_group_<i>`` per
     parameter group, ``loss``, the metrics, and the last two with ``val_`` before their names,
-    also when there is no validation. Other keys of the logs are not written.
+    also when there is no validation; then the same with ``val_<set>_`` for each validation set
+    that has a name. Other keys of the logs are not written.
 
     To write a logger, override the methods whose names end in ``_write``, and ``_close``. With
     several ranks, only the first one writes.
@@ -100,7 +101,14 @@ class Logger(Callback):
             *self._get_current_learning_rates(),
             *results,
             *(f"val_{name}" for name in results),
+            *self._columns_of_sets(),
         ]
+
+    def _columns_of_sets(self) -> list[str]:
+        """Return the columns of the validation sets with names; one training may have others."""
+        results = ["loss", *self.model.metrics_names]
+        sets = getattr(self.model, "validation_names", [])
+        return [f"val_{name}_{result}" for name in sets for result in results]
 
     def _known(self, logs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values that have a column, in the order of the columns."""

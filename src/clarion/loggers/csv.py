@@ -6,7 +6,7 @@ from typing import Any
 
 from clarion.callbacks.memory import check_keys
 from clarion.loggers.base import Logger
-from clarion.loggers.rows import AppendedRows, AtomicRows, Rows, cut_rows, read_rows
+from clarion.loggers.rows import AppendedRows, AtomicRows, Rows, cut_rows, read_rows, widen_rows
 
 __all__ = ["AtomicCSVLogger", "CSVLogger"]
 
@@ -54,7 +54,7 @@ class _RowLogger(Logger):
         self._continues, self._resumed = self._resumed, False
         if not self._continues:
             self._start = len(read_rows(self.filename, self.separator)) if self.append else 0
-            self._rows = self._open(self.append)
+            self._rows = self._widened(self.append)
 
     def _on_train_batch_end_write(self, batch_number: int, logs: dict[str, Any]) -> None:
         self._opened(batch_number).add(logs)
@@ -75,8 +75,16 @@ class _RowLogger(Logger):
                 rows = read_rows(self.filename, self.separator)
                 keep = _rows_before(rows, self._start, self.epoch_number, batch_number)
                 cut_rows(self.filename, keep, self.separator)
-            self._rows = self._open(append=self._continues or self.append)
+            self._rows = self._widened(append=self._continues or self.append)
         return self._rows
+
+    def _widened(self, append: bool) -> Rows:
+        """Open the file; one to go on in gets the columns of validation sets that are new."""
+        if append:
+            sets = self._columns_of_sets()
+            others = [name for name in self.fieldnames if name not in sets]
+            widen_rows(self.filename, others, sets, self.separator)
+        return self._open(append)
 
 
 class CSVLogger(_RowLogger):
@@ -93,7 +101,7 @@ class CSVLogger(_RowLogger):
 
     Raises:
         InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
-            a column.
+            a column other than those of validation sets with names, which are added to it.
 
     Example:
         >>> logger = CSVLogger("log.csv", batch_granularity=True)
@@ -136,7 +144,7 @@ class AtomicCSVLogger(_RowLogger):
 
     Raises:
         InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
-            a column.
+            a column other than those of validation sets with names, which are added to it.
     """
 
     only_watches = True

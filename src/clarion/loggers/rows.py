@@ -10,7 +10,7 @@ from typing import Any, Protocol, TextIO
 from clarion.callbacks.atomic import atomic_lambda_save
 from clarion.errors import InvalidArgumentError, quoted
 
-__all__ = ["AppendedRows", "AtomicRows", "Rows", "cut_rows", "read_rows"]
+__all__ = ["AppendedRows", "AtomicRows", "Rows", "cut_rows", "read_rows", "widen_rows"]
 
 _StrPath = str | os.PathLike[str]
 
@@ -134,10 +134,38 @@ def read_rows(path: _StrPath, separator: str = ",") -> list[dict[str, str]]:
 
 def cut_rows(path: _StrPath, keep: int, separator: str = ",") -> None:
     """Leave the first ``keep`` rows of a CSV file and its header; the new file is put in place."""
+    _put_lines(path, _lines(path, separator)[: keep + 1], separator)
+
+
+def widen_rows(
+    path: _StrPath, columns: Sequence[str], more: Sequence[str], separator: str = ","
+) -> None:
+    """Add columns to a CSV file, empty in its rows; the new file is put in place.
+
+    Args:
+        path: The file. If there is none, or it is empty, nothing happens.
+        columns: What it has to have already, else it is left alone.
+        more: The columns to add, unless it has them.
+        separator: The character between two cells.
+    """
+    lines = _lines(path, separator) if os.path.exists(path) else []
+    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+    missing = [name for name in more if name not in header]
+    if not lines or not missing or not set(columns).issubset(header):
+        return
+    # A row that a kill has cut stays too short, by which it is known.
+    wider = [row + [""] * len(missing) * (len(row) >= len(header)) for row in rows]
+    _put_lines(path, [header + missing, *wider], separator)
+
+
+def _lines(path: _StrPath, separator: str) -> list[list[str]]:
     with open(path, newline="", encoding="utf-8") as file:
-        lines = [line for line in csv.reader(file, delimiter=separator) if line]
+        return [line for line in csv.reader(file, delimiter=separator) if line]
+
+
+def _put_lines(path: _StrPath, lines: Sequence[Sequence[str]], separator: str) -> None:
     text = io.StringIO(newline="")
-    csv.writer(text, delimiter=separator).writerows(lines[: keep + 1])
+    csv.writer(text, delimiter=separator).writerows(lines)
     atomic_lambda_save(path, lambda file: file.write(text.getvalue().encode()), (), open_mode="wb")
 
 
