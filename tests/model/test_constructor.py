@@ -286,11 +286,19 @@ def test_doubles_are_numbered_over_both_lists():
     assert built.epoch_metrics_names == ["acc3"]
 
 
-@pytest.mark.parametrize("name", ["loss", "time", "epoch", "batch", "size"])
+@pytest.mark.parametrize(
+    "name", ["loss", "time", "epoch", "batch", "size", "lr", "lr_group_0", "lr_group_12"]
+)
 @pytest.mark.parametrize("argument", ["batch_metrics", "epoch_metrics"])
 def test_names_that_the_logs_keep_for_themselves(argument, name):
     with pytest.raises(ValueError, match=f'A metric is called "{name}", but the logs keep'):
         model(**{argument: [("fine", "acc"), (("other", name), Constant())]})
+
+
+def test_names_that_only_begin_like_those_of_the_logs():
+    built = model(batch_metrics=[("lr_group", "acc"), ("lr_group_a", "acc"), ("lr2", "acc")])
+
+    assert built.metrics_names == ["lr_group", "lr_group_a", "lr2"]
 
 
 def test_no_metrics():

@@ -1,6 +1,7 @@
 """What users pass as losses and metrics, turned into objects with a state and names."""
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +21,8 @@ from clarion.metrics.registry import get_metric
 
 __all__ = ["original_names", "wrap_loss", "wrap_metric", "wrap_metrics"]
 
-_TAKEN = frozenset({"batch", "epoch", "loss", "size", "time"})
-"""The names of what logs hold beside metrics."""
+_TAKEN = frozenset({"batch", "epoch", "loss", "lr", "size", "time"})
+"""The names of what logs hold beside metrics; loggers add ``lr``, or ``lr_group_<i>``."""
 
 
 def wrap_loss(loss_function: Any) -> Any:
@@ -72,11 +73,12 @@ def wrap_metrics(
     batch, batch_names = _wrapped_list(batch_metrics, "batch_metrics", is_epoch_metric=False)
     epoch, epoch_names = _wrapped_list(epoch_metrics, "epoch_metrics", is_epoch_metric=True)
     batch_names, epoch_names = rename_doubles(batch_names, epoch_names)
-    taken = _TAKEN.intersection(flatten_metric_names([*batch_names, *epoch_names]))
+    flat = flatten_metric_names([*batch_names, *epoch_names])
+    taken = [name for name in flat if name in _TAKEN or re.fullmatch(r"lr_group_\d+", name)]
     if taken:
         raise InvalidArgumentError(
-            f'A metric is called "{min(taken)}", but the logs keep {quoted(sorted(_TAKEN))} for '
-            'themselves. Rename it with a pair, as in ("my_name", metric).'
+            f'A metric is called "{min(taken)}", but the logs keep {quoted(sorted(_TAKEN))} and '
+            '"lr_group_<i>" for themselves. Rename it with a pair, as in ("my_name", metric).'
         )
     return batch, batch_names, epoch, epoch_names
 
