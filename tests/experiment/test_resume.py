@@ -9,7 +9,7 @@ from torch import nn
 
 from clarion.callbacks.base import Callback
 from clarion.callbacks.checkpoint import ModelCheckpoint
-from clarion.callbacks.lr_scheduler import ExponentialLR, LambdaLR, ReduceLROnPlateau
+from clarion.callbacks.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 from clarion.errors import CheckpointError
 from clarion.experiment.history import read_log
 from clarion.experiment.resume import _restore_bests
@@ -289,3 +289,81 @@ def test_nothing_left_to_do_restores_the_best(make, train):
     assert train(again, 6) == []
     assert torch.equal(again.model.network.weight, first.model.network.weight)
     assert len(read_log(again.log_filename)) == 6
+
+
+# Other options of the optimizer
+
+
+OTHER = {"optimizer": {"optim": "adam", "lr": 0.5, "weight_decay": 0.25, "betas": (0.5, 0.75)}}
+
+
+def options(experiment):
+    (group,) = experiment.model.optimizer.param_groups
+    return group["lr"], group["weight_decay"], group["betas"]
+
+
+def test_other_options_of_the_optimizer_are_told_once_and_not_taken(make, train):
+    train(make(**ADAM), 1)
+    resumed = make(**OTHER)
+    with pytest.warns(UserWarning, match="goes on with the options of") as told:
+        train(resumed, 2)
+    assert len(told) == 1
+    text = str(told[0].message)
+    assert "lr (got 0.5, checkpoint 0.1)" in text
+    assert "betas (got [0.5, 0.75], checkpoint [0.9, 0.999])" in text
+    assert "weight_decay (got 0.25, checkpoint 0)" in text
+    assert "eps" not in text
+    assert "on_train_begin, or train in a new directory" in text
+    assert options(resumed) == (0.1, 0, (0.9, 0.999))
+    train(make(**OTHER), 3)  # told already
+    train(make(**ADAM), 4)  # what it goes on with
+
+
+def test_options_that_are_set_when_the_training_begins_are_taken(make, train):
+    class Decay(Callback):
+        def on_train_begin(self, logs):
+            self.model.optimizer.param_groups[0]["weight_decay"] = 0.25
+
+    train(make(**ADAM), 1)
+    resumed = make(optimizer={"optim": "adam", "lr": 0.1, "weight_decay": 0.25})
+    with pytest.warns(UserWarning, match=r"weight_decay \(got 0\.25, checkpoint 0\)\. To change"):
+        train(resumed, 2, callbacks=[Decay()])
+    assert options(resumed)[1] == 0.25
+    again = make(**ADAM)
+    with pytest.warns(UserWarning, match=r"weight_decay \(got 0, checkpoint 0\.25\)\. To change"):
+        train(again, 3)
+    assert options(again)[1] == 0.25
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda: ExponentialLR(gamma=0.5),
+        lambda: OneCycleLR(max_lr=0.5, total_steps=5, interval="batch"),  # the momentum too
+        lambda: ReduceLROnPlateau(patience=0, threshold=0.9, monitor="loss"),
+    ],
+)
+def test_options_that_a_schedule_has_changed_are_not_told(make, train, schedule):
+    optimizer = {"optim": "sgd", "lr": 0.1, "momentum": 0.9}
+    experiment = make(optimizer=optimizer)
+    train(experiment, 2, lr_schedulers=[schedule()])
+    assert experiment.model.optimizer.param_groups[0]["lr"] != 0.1
+    train(experiment, 3, lr_schedulers=[schedule()])
+    train(make(optimizer=optimizer), 4, lr_schedulers=[schedule()])
+    with pytest.warns(UserWarning, match=r"now: momentum \(got 0\.5, checkpoint 0\.9\)\. "):
+        train(make(optimizer={**optimizer, "momentum": 0.5}), 5, lr_schedulers=[schedule()])
+
+
+def test_where_nothing_is_left_to_do_no_options_are_told(make, train):
+    train(make(**ADAM), 1)
+    assert train(make(**OTHER), 1) == []
+
+
+def test_a_checkpoint_that_does_not_know_its_options_goes_on(make, train):
+    experiment = make(**ADAM)
+    train(experiment, 1)
+    path = Path(experiment.checkpoint_directory) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["info"]["options"]
+    path.write_text(json.dumps(manifest))
+    assert len(train(make(**OTHER), 2)) == 1

@@ -20,7 +20,7 @@ from clarion.console import is_first_rank, say
 from clarion.errors import CheckpointError
 from clarion.experiment.directory import ExperimentDirectory
 from clarion.experiment.history import best_row, cut_log, read_log
-from clarion.experiment.training_checkpoint import TrainingCheckpoint
+from clarion.experiment.training_checkpoint import TrainingCheckpoint, options_of
 from clarion.model import Model
 
 __all__ = ["ResumePoint", "resume"]
@@ -86,6 +86,8 @@ def resume(
     else:
         return ResumePoint()
     goes_on = not _is_done(model, arguments)
+    if goes_on and checkpoint is not None:
+        _warn_of_other_options(model, checkpoint)
     if goes_on and is_first_rank() and os.path.exists(directory.log_filename):
         cut_log(directory.log_filename, epoch)
     model.strategy.agree(True)  # the others read what is left
@@ -174,6 +176,35 @@ def _check_optimizer(model: Model, checkpoint: Checkpoint) -> None:
             f'Cannot resume from "{checkpoint.directory}": the optimizer was {written} and is now '
             f"{own}. Build the same optimizer, or train in a new directory."
         )
+
+
+def _warn_of_other_options(model: Model, checkpoint: Checkpoint) -> None:
+    """Warn of options that the optimizer was built with anew and that the training does not take.
+
+    What it was built with is compared, since schedules and callbacks change what it goes on with.
+    """
+    then = checkpoint.manifest.info.get("options", {})
+    now = options_of(model.optimizer)
+    groups = getattr(model.optimizer, "param_groups", [])
+    ignored = [
+        f"{name} (got {now[name]}, checkpoint {then[name]})"
+        for name in now
+        if name in then
+        and now[name] != then[name]
+        and any(_listed(group.get(name)) != now[name] for group in groups)
+    ]
+    if ignored and is_first_rank():
+        warnings.warn(
+            f'The optimizer goes on with the options of "{checkpoint.directory}", not with those '
+            f"that it is built with now: {', '.join(ignored)}. To change one, set it in "
+            "model.optimizer.param_groups in a callback's on_train_begin, or train in a new "
+            "directory.",
+            stacklevel=7,
+        )
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _tell_of_other_settings(checkpoint: Checkpoint) -> None:

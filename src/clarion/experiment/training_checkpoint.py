@@ -18,9 +18,10 @@ from clarion.experiment.slot import CheckpointSlot
 from clarion.experiment.verification import Goal, goal_of_training
 from clarion.model import Model
 
-__all__ = ["TrainingCheckpoint"]
+__all__ = ["TrainingCheckpoint", "options_of"]
 
 _LONGEST_REASON = 200  # characters
+_IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
 
 
 class TrainingCheckpoint(EdgeCallback):
@@ -153,6 +154,7 @@ class TrainingCheckpoint(EdgeCallback):
             "batch": progress.batch,
             "step": progress.step,
             "optimizer": type(self.model.optimizer).__name__,
+            "options": options_of(self.model.optimizer),
             "reason": reason,
         }
         self._slot.write(state, info | more)
@@ -190,6 +192,29 @@ class TrainingCheckpoint(EdgeCallback):
             else:
                 kept[name] = state
         return kept
+
+
+def options_of(optimizer: Any) -> dict[str, Any]:
+    """Return the options that an optimizer was built with, as JSON gives them back.
+
+    Schedules and callbacks change those of its groups, but not these. Tensors are left out, which
+    would have to be waited for, and so is what chooses between implementations of one update.
+    """
+    defaults = getattr(optimizer, "defaults", None)
+    if not isinstance(defaults, Mapping):
+        return {}
+    plain = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in defaults.items()
+        if name not in _IMPLEMENTATION
+    }
+    return {name: value for name, value in plain.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _reason(error: BaseException) -> str:
