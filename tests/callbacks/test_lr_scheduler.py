@@ -157,8 +157,9 @@ def test_the_optimizer_is_to_be_left_out(how):
         ({}, "StepLR: missing a required argument: 'step_size'.*It takes step_size, gamma"),
         (
             {"step_size": 3, "gama": 0.1},
-            "unexpected keyword argument 'gama'; did you mean \"gamma\"",
+            'StepLR has no argument "gama"; did you mean "gamma"',
         ),
+        ({"step": 1}, r'^StepLR has no argument "step"; did you mean "step_size"\? It takes'),
     ],
 )
 def test_arguments_are_checked_before_the_training(arguments, message):

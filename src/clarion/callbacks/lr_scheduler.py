@@ -148,10 +148,12 @@ class _PyTorchLRSchedulerWrapper(Callback):
         except TypeError as error:
             names = [parameter.name for parameter in parameters]
             unknown = [name for name in self.kwargs if name not in names]
-            hint = suggestion(unknown[0], names) if unknown else ""
-            raise InvalidTypeError(
-                f"{type(self).__name__}: {error}{hint or '.'} It takes {', '.join(names)}."
-            ) from error
+            owner = type(self).__name__
+            what = f"{owner}: {error}."
+            if unknown:  # Python may complain of what lacks instead, which is the same slip
+                hint = suggestion(unknown[0], names)
+                what = f'{owner} has no argument "{unknown[0]}"{hint or "."}'
+            raise InvalidTypeError(f"{what} It takes {', '.join(names)}.") from error
         return dict(bound.arguments)
 
     def _warn_of_unreachable_steps(self) -> None:
