@@ -14,7 +14,13 @@ from clarion.errors import (
     suggestion,
 )
 
-__all__ = ["check_keywords", "check_switch", "check_whole_number", "checked_arguments"]
+__all__ = [
+    "check_keywords",
+    "check_listed",
+    "check_switch",
+    "check_whole_number",
+    "checked_arguments",
+]
 
 _MANY = 15  # more names than anybody reads beside the one that was meant
 
@@ -78,6 +84,19 @@ def check_keywords(
     unknown = [key for key in given if key not in known]
     if unknown:
         raise _unknown(f"{argument}: {target.__name__}", unknown, known)
+
+
+def check_listed(name: str, value: Any) -> None:
+    """Raise ``InvalidTypeError`` if a value stands alone where a list of them is taken.
+
+    Args:
+        name: The argument.
+        value: What the user gave; None if nothing.
+    """
+    if value is not None and not hasattr(value, "__iter__"):
+        raise InvalidTypeError(
+            f"{name} is {kind_of(value)}; it is a list. Write {name}=[...] around it."
+        )
 
 
 def check_switch(name: str, value: Any) -> None:

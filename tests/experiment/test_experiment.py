@@ -409,6 +409,16 @@ def test_an_unknown_argument_is_answered_with_the_nearest(make, data):
         make().test_data(*data[:2], checkpoints="last")
 
 
+@pytest.mark.parametrize("logging", [True, False])
+@pytest.mark.parametrize("argument", ["callbacks", "lr_schedulers"])
+def test_a_single_callback_is_answered_with_a_list(argument, logging, make, data):
+    experiment = make(logging=logging)
+    message = rf"{argument} is an ExponentialLR; it is a list. Write {argument}=\[\.\.\.\] around"
+    with pytest.raises(InvalidTypeError, match=message):
+        experiment.train_data(*data, epochs=1, verbose=False, **{argument: ExponentialLR(0.9)})
+    assert not os.path.exists(experiment.directory)
+
+
 def test_the_first_epoch_is_not_the_users_to_choose(make, train):
     with pytest.raises(InvalidArgumentError, match="initial_epoch is decided by the experiment"):
         train(make(), 2, initial_epoch=2)

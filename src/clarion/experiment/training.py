@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from clarion.arguments import check_listed
 from clarion.callbacks.base import Callback
 from clarion.callbacks.best_model_restore import BestModelRestore
 from clarion.callbacks.checkpoint import (
@@ -117,8 +118,11 @@ def train(
         The history of the epochs that were run now.
 
     Raises:
+        InvalidTypeError: If callbacks or schedulers are no lists.
         DirectoryInUseError: If another process trains in the directory.
     """
+    check_listed("callbacks", options.callbacks)
+    check_listed("lr_schedulers", options.lr_schedulers)
     _check_monitor(model, monitor, run)
     arguments = dict(run.arguments)
     every = arguments.pop("checkpoint_every", _CHECKPOINT_EVERY)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from clarion.arguments import check_keywords, check_switch
+from clarion.arguments import check_keywords, check_listed, check_switch
 from clarion.callbacks.base import Callback
 from clarion.callbacks.hooks import CallbackList, holds
 from clarion.callbacks.terminate_on_nan import TerminateOnNaN
@@ -319,13 +319,8 @@ class ModelBase:
 
 
 def _checked_callbacks(callbacks: Any) -> list[Any]:
-    if callbacks is None:
-        return []
-    if not hasattr(callbacks, "__iter__"):
-        raise InvalidTypeError(
-            f"callbacks is {kind_of(callbacks)}; it is a list. Write callbacks=[...] around it."
-        )
-    listed = list(callbacks)
+    check_listed("callbacks", callbacks)
+    listed = [] if callbacks is None else list(callbacks)
     for position, callback in enumerate(listed):
         if isinstance(callback, type):
             raise InvalidTypeError(
