@@ -27,6 +27,15 @@ def test_equal_to_sklearn_on_all_rows(size):
     }
 
 
+@pytest.mark.parametrize(
+    ("funcs", "got"),
+    [("f1_score", '"f1_score"'), ([f1_score, "recall"], '"recall"'), (3, "an int"), (None, "None")],
+)
+def test_what_is_no_function_is_refused_when_built(funcs, got):
+    with pytest.raises(TypeError, match=f"SKLearnMetrics got {got}; it takes functions, of skl"):
+        SKLearnMetrics(funcs)
+
+
 def test_sample_weights_are_the_second_of_a_pair():
     y_pred, y_true, weight = rows()
     for pair in (tuple, list):

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarion.errors import InvalidArgumentError, StepError
+from clarion.errors import InvalidArgumentError, InvalidTypeError, StepError, kind_of
 from clarion.metrics.base import Metric
 from clarion.metrics.names import Names, names_as_list
 from clarion.metrics.rows import ArrayRows
@@ -33,6 +33,7 @@ class SKLearnMetrics(Metric):
         names: Names for the logs, one per function; the functions' own if omitted.
 
     Raises:
+        InvalidTypeError: If something is given that cannot be called, such as a name.
         InvalidArgumentError: If the lists have different lengths; it is a ``ValueError``.
 
     Example:
@@ -51,7 +52,7 @@ class SKLearnMetrics(Metric):
         names: Names | None = None,
     ) -> None:
         super().__init__()
-        self.funcs = [funcs] if callable(funcs) else list(funcs)
+        self.funcs = _functions(funcs)
         if kwargs is None:
             kwargs = [{}] * len(self.funcs)
         self.kwargs = [kwargs] if isinstance(kwargs, Mapping) else list(kwargs)
@@ -137,6 +138,19 @@ class SKLearnMetrics(Metric):
                 error.add_note(_remedy(error, getattr(func, "__name__", name), y_pred))
                 raise
         return values
+
+
+def _functions(funcs: Any) -> list[Callable[..., Any]]:
+    alone = callable(funcs) or isinstance(funcs, str) or not hasattr(funcs, "__iter__")
+    listed = [funcs] if alone else list(funcs)
+    for func in listed:
+        if not callable(func):
+            what = f'"{func}"' if isinstance(func, str) else kind_of(func)
+            raise InvalidTypeError(
+                f"SKLearnMetrics got {what}; it takes functions, of sklearn.metrics or like them: "
+                "SKLearnMetrics(sklearn.metrics.f1_score)."
+            )
+    return listed
 
 
 def _remedy(error: Exception, name: str, y_pred: NDArray[Any]) -> str:
