@@ -219,6 +219,9 @@ def test_weights_that_do_not_fit_are_told():
         (nn.MSELoss(), {"beta": 1.0}, InvalidArgumentError, "Build the loss with its options"),
         ("acc", {"beta": 1.0}, InvalidArgumentError, "losses of torch by name"),
         ("mse", 0.1, InvalidArgumentError, "loss_options is a float; it is a dict"),
+        ("cross_entropy", {"weight": {0: 1, 1: 2}}, TypeError, "weight is a dict; it is one numb"),
+        ("cross_entropy", {"weight": "balanced"}, TypeError, 'weight is "balanced"; it is one nu'),
+        ("bce_with_logits", {"pos_weight": [1, "2"]}, TypeError, "pos_weight is a list; it is one"),
     ],
 )
 def test_options_that_do_not_fit_are_answered(loss, options, error, said):

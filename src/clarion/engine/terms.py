@@ -209,11 +209,17 @@ def _as_option(key: str, value: Any, network: nn.Module) -> Any:
     if key not in ("weight", "pos_weight") or value is None:
         return value
     parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
-    if parameter is None:
-        return torch.as_tensor(value, dtype=torch.get_default_dtype())
-    reduced = parameter.dtype in (torch.bfloat16, torch.float16)
-    dtype = torch.float32 if reduced else parameter.dtype
-    return torch.as_tensor(value, dtype=dtype, device=parameter.device)
+    dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
+    if dtype in (torch.bfloat16, torch.float16):
+        dtype = torch.float32
+    try:
+        return torch.as_tensor(value, dtype=dtype, device=_device_of(parameter))
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f'"{value}"' if isinstance(value, str) else kind_of(value)
+        raise InvalidTypeError(
+            f"loss_options: {key} is {what}; it is one number per class, in the order of the "
+            f'classes, for example {{"{key}": [1.0, 2.0]}}.'
+        ) from error
 
 
 def _device_of(prediction: Any) -> torch.device | None:
