@@ -49,6 +49,13 @@ def test_it_prints_a_line_only_if_verbose(capsys):
     assert capsys.readouterr().out == "Epoch 2: early stopping\n"
 
 
+@pytest.mark.parametrize("patience", ["3", -1, 2.5, None])
+def test_a_patience_that_is_no_number_of_epochs_is_refused_when_built(patience):
+    message = rf"EarlyStopping: patience is {patience!r}; it must be a whole number of at least 0"
+    with pytest.raises(InvalidArgumentError, match=message):
+        EarlyStopping(patience=patience)
+
+
 def test_an_unknown_mode_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"EarlyStopping\(mode='auto'\).*\"min\""):
         EarlyStopping(mode="auto")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from clarion.arguments import checked_arguments
+from clarion.arguments import check_whole_number, checked_arguments
 from clarion.callbacks.memory import RememberingCallback
 from clarion.callbacks.monitor import check_mode, check_watchable, improves, watched, worst
 from clarion.console import say
@@ -27,7 +27,8 @@ class EarlyStopping(RememberingCallback):
         stopped_epoch: The epoch at whose end it stopped; 0 before that.
 
     Raises:
-        InvalidArgumentError: If ``mode`` is neither ``"min"`` nor ``"max"``.
+        InvalidArgumentError: If ``mode`` is neither ``"min"`` nor ``"max"``, or ``patience`` no
+            whole number of at least 0.
     """
 
     @checked_arguments
@@ -41,6 +42,7 @@ class EarlyStopping(RememberingCallback):
         mode: str = "min",
     ) -> None:
         check_mode(type(self).__name__, mode)
+        check_whole_number(f"{type(self).__name__}: patience", patience, 0)
         self.monitor = monitor
         self.min_delta = min_delta
         self.patience = patience
