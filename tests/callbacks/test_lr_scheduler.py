@@ -167,6 +167,20 @@ def test_arguments_are_checked_before_the_training(arguments, message):
         StepLR(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (["mx"], {}, r"ReduceLROnPlateau\(mode='mx'\): the mode is \"min\""),
+        ([], {"mode": "auto"}, r"ReduceLROnPlateau\(mode='auto'\): the mode is \"min\""),
+        ([], {"patience": "3"}, "ReduceLROnPlateau: patience is '3'; it must be a whole number"),
+        (["max", 0.5, -1], {}, "ReduceLROnPlateau: patience is -1; it must be a whole number"),
+    ],
+)
+def test_what_a_plateau_is_made_of_is_checked_when_built(arguments, options, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        ReduceLROnPlateau(*arguments, **options)
+
+
 def test_schedulers_of_schedulers_are_built_from_callbacks(batches):
     callback = SequentialLR(
         [LinearLR(start_factor=0.5, total_iters=2), ExponentialLR(gamma=0.5)], milestones=[3]

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from clarion.arguments import check_whole_number
 from clarion.callbacks.base import Callback
-from clarion.callbacks.monitor import check_watchable, watched
+from clarion.callbacks.monitor import check_mode, check_watchable, watched
 from clarion.checkpoints.weights import load_state, save_state
 from clarion.errors import CheckpointError, InvalidArgumentError, InvalidTypeError, suggestion
 
@@ -177,6 +178,10 @@ class ReduceLROnPlateau(_PyTorchLRSchedulerWrapper):
             better.
         monitor: The key of the epoch logs that is watched.
         **kwargs: The same by name.
+
+    Raises:
+        InvalidArgumentError: If the mode is neither ``"min"`` nor ``"max"``, or the patience no
+            whole number of at least 0; and see the other schedulers.
     """
 
     torch_lr_scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau
@@ -188,6 +193,9 @@ class ReduceLROnPlateau(_PyTorchLRSchedulerWrapper):
                 f'ReduceLROnPlateau(interval="{self.interval}"): what it watches is known at the '
                 "end of an epoch only; leave interval out."
             )
+        given = self._arguments()
+        check_mode(type(self).__name__, given.get("mode", "min"))
+        check_whole_number(f"{type(self).__name__}: patience", given.get("patience", 10), 0)
         self.monitor = monitor
 
     def on_train_begin(self, logs: Mapping[str, Any]) -> None:
