@@ -14,6 +14,7 @@ from clarion import (
     LambdaCallback,
     Model,
     ModelCheckpoint,
+    PeriodicSaveLambda,
     UnknownArgumentError,
 )
 from clarion.arguments import check_keywords, check_whole_number, checked_arguments
@@ -39,6 +40,11 @@ class Base:
 
 class Child(Base):
     pass
+
+
+class Heir(Base):
+    def __init__(self, network):
+        super().__init__(network, devise="cpu")
 
 
 def test_what_fits_is_called():
@@ -97,8 +103,10 @@ def test_the_error_is_clarions_and_says_one_thing():
 def test_methods_are_named_as_users_know_them():
     with pytest.raises(TypeError, match=r'^Child\.fit has no argument "epoch"'):
         Child(1).fit(1, epoch=1)
-    with pytest.raises(TypeError, match=r'^Base has no argument "devise"; did you mean "device"'):
+    with pytest.raises(TypeError, match=r'^Child has no argument "devise"; did you mean "device"'):
         Child(1, devise="cpu")
+    with pytest.raises(TypeError, match=r'^Base has no argument "devise"; did you mean "device"'):
+        Heir(1)
 
 
 def test_too_many_by_position():
@@ -163,6 +171,9 @@ def test_what_is_no_whole_number(value):
     [
         (lambda: EarlyStopping(patence=3), 'EarlyStopping has no .*"patence".*mean "patience"'),
         (lambda: BestModelRestore(moniter="loss"), 'BestModelRestore has no .*mean "monitor"'),
+        (ModelCheckpoint, "^ModelCheckpoint: missing a required argument: 'filename'"),
+        (lambda: ModelCheckpoint("a", perod=2), '^ModelCheckpoint has no argument "perod"'),
+        (lambda: PeriodicSaveLambda(print, "a", perod=2), '^PeriodicSaveLambda has .*"perod"'),
         (lambda: ModelCheckpoint("a", save_best=True), 'no argument "save_best".*"save_best_only"'),
         (lambda: LambdaCallback(on_epoch_ends=print), 'LambdaCallback .*mean "on_epoch_end"'),
         (lambda: F1(averge="macro"), 'no argument "averge".*mean "average"'),

@@ -139,8 +139,14 @@ def _spelled_out(signature: inspect.Signature) -> inspect.Signature:
 
 
 def _name_of(func: Callable[..., Any], args: tuple[Any, ...]) -> str:
-    """Return the name users know: the method of the class that they built, not of its base."""
+    """Return the name users know: the method of the class that they built, not of its base.
+
+    An ``__init__`` that a class below calls from its own is named by its own class.
+    """
     if func.__name__ == "__init__":
+        built: Any = type(args[0]) if args else type(None)
+        if getattr(built.__init__, "__wrapped__", None) is func:
+            return str(built.__name__)
         return func.__qualname__.removesuffix(".__init__").split(".<locals>.")[-1]
     is_method = next(iter(inspect.signature(func).parameters), None) == "self" and args
     return f"{type(args[0]).__name__}.{func.__name__}" if is_method else func.__name__

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any, Unpack
 
+from clarion.arguments import checked_arguments
 from clarion.callbacks.base import HOOKS
 from clarion.callbacks.lr_scheduler import _PyTorchLRSchedulerWrapper
 from clarion.callbacks.measured import measured_weights
@@ -84,6 +85,7 @@ class StateCheckpoint(PeriodicSaveCallback):
         **options: See ``PeriodicSaveCallback``.
     """
 
+    @checked_arguments
     def __init__(
         self,
         name_to_stateful: Mapping[str, Any],
@@ -130,6 +132,7 @@ class LRSchedulerCheckpoint(PeriodicSaveCallback):
         InvalidTypeError: If ``lr_scheduler`` is something else.
     """
 
+    @checked_arguments
     def __init__(
         self,
         lr_scheduler: _PyTorchLRSchedulerWrapper,

@@ -218,6 +218,7 @@ class PeriodicSaveLambda(PeriodicSaveCallback):
         InvalidArgumentError: As there, and if ``restore_best`` is asked for without ``restore``.
     """
 
+    @checked_arguments
     def __init__(
         self,
         func: Callable[[IO[Any], int, dict[str, Any]], Any],
