@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from clarion.metrics import F1, BinaryF1, BinaryPrecision, BinaryRecall, Precision, Recall
 from clarion.metrics.decomposable import DecomposableMetric
 from clarion.metrics.wrapping import wrap_loss, wrap_metric
+from clarion.model import Model
 
 torch.manual_seed(15)
 SCORES, CLASSES = torch.randn(20, 12), torch.randint(0, 12, (20,))
@@ -140,6 +141,35 @@ def test_own_metrics(name, logged):
 def test_the_function_and_the_module_keep_their_longer_name():
     assert wrap_metric(F.mse_loss)[1] == "mse_loss"
     assert wrap_metric(torch.nn.MSELoss())[1] == "mse_loss"
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("mean_squared_error", "mse"),
+        ("MeanSquaredError", "mse"),
+        ("squared_error", "mse"),
+        ("mean_absolute_error", "mae"),
+        ("categorical_crossentropy", "cross_entropy"),
+        ("sparse_categorical_crossentropy", "cross_entropy"),
+        ("log_loss", "cross_entropy"),
+        ("hinge", "multi_margin"),
+        ("squared_hinge", "multi_margin"),
+        ("logcosh", "huber"),
+        ("log_cosh", "huber"),
+        ("kl_divergence", "kl_div"),
+        ("poisson", "poisson_nll"),
+    ],
+)
+def test_losses_of_keras_and_sklearn_are_answered_with_their_names_here(name, here):
+    assert wrap_loss(here) is not None
+    with pytest.raises(ValueError, match=f'"{name}".*; did you mean "{here}"\\?'):
+        Model(torch.nn.Linear(1, 1), "sgd", name)
+
+
+@pytest.mark.parametrize("name", ["huber", "binary_crossentropy", "mse"])
+def test_losses_that_go_by_the_same_name_elsewhere(name):
+    assert wrap_loss(name) is not None
 
 
 @pytest.mark.parametrize("name", ["acc", "f1", "rmse", "auroc"])

@@ -12,6 +12,7 @@ __all__ = [
     "get_metric",
     "metric_classes_dict",
     "metric_funcs_dict",
+    "named_elsewhere",
     "register_metric_class",
     "register_metric_func",
     "unregister_metric_class",
@@ -26,6 +27,21 @@ _spellings: dict[str, str] = {}  # key -> the name as it was registered, for mes
 
 # What is offered when a name is unknown and nothing is near it; the whole table would be long.
 _EXAMPLES = ("accuracy", "bin_acc", "f1", "top5", "cross_entropy", "mse")
+
+_NAMED_ELSEWHERE = {
+    "mse": (
+        *("meansquarederror", "negmeansquarederror", "squarederror", "squared", "l2"),
+        *("rmse", "rootmeansquarederror"),
+    ),
+    "mae": ("meanabsoluteerror", "negmeanabsoluteerror", "absoluteerror"),
+    "cross_entropy": ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "ce", "log"),
+    "bce_with_logits": ("logistic",),
+    "multi_margin": ("hinge", "squaredhinge", "categoricalhinge"),
+    "huber": ("logcosh",),
+    "kl_div": ("kldivergence", "kullbackleiblerdivergence", "kld"),
+    "poisson_nll": ("poisson",),
+}
+"""What Keras and scikit-learn call losses, as keys of the table, by their names here."""
 
 
 def do_register_metric_func(
@@ -124,6 +140,18 @@ def get_metric(metric: Any) -> Any:
     return metric
 
 
+def named_elsewhere(name: str) -> str:
+    """Return ``; did you mean "..."?`` for what Keras or scikit-learn call a loss, or nothing.
+
+    Example:
+        >>> named_elsewhere("sparse_categorical_crossentropy")
+        '; did you mean "cross_entropy"?'
+    """
+    key = clean_metric_func_name(name)
+    here = next((own for own, others in _NAMED_ELSEWHERE.items() if key in others), None)
+    return "" if here is None else f'; did you mean "{here}"?'
+
+
 def _look_up(name: str) -> Any:
     entry = metric_funcs_dict.get(clean_metric_func_name(name))
     if entry is not None:
@@ -135,7 +163,7 @@ def _look_up(name: str) -> Any:
     if entry is not None:
         return entry()
     known = [_spellings.get(key, key) for key in (*metric_funcs_dict, *metric_classes_dict)]
-    near = suggestion(name, known)
+    near = named_elsewhere(name) or suggestion(name, known)
     raise UnknownNameError(
         f'Unknown metric or loss "{name}"{near or "."} Known are, for example: '
         f"{quoted(_EXAMPLES)}. Any callable (y_pred, y_true) or torchmetrics.Metric works too."

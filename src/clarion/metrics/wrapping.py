@@ -17,7 +17,7 @@ from clarion.metrics.names import (
     get_names_of_metric,
     rename_doubles,
 )
-from clarion.metrics.registry import get_metric
+from clarion.metrics.registry import get_metric, named_elsewhere
 
 __all__ = ["original_names", "wrap_loss", "wrap_metric", "wrap_metrics"]
 
@@ -45,9 +45,11 @@ def wrap_loss(loss_function: Any) -> Any:
     _, function = get_names_of_metric(get_metric(loss_function))
     _check_callable(function, "loss_function")
     if isinstance(loss_function, str) and is_stateful(function):
+        near = named_elsewhere(loss_function)
+        other = "" if near else ', and choose a loss such as "cross_entropy"'
         raise InvalidArgumentError(
-            f'"{loss_function}" is a metric without a gradient, which cannot be a loss. Put it '
-            'into batch_metrics or epoch_metrics, and choose a loss such as "cross_entropy".'
+            f'"{loss_function}" is a metric without a gradient, which cannot be a loss'
+            f"{near or '.'} Put it into batch_metrics or epoch_metrics{other}."
         )
     return convert_decomposable_metric_to_object(function, "loss")
 
