@@ -188,6 +188,21 @@ def test_objects_with_the_methods_of_a_callback_are_callbacks(model, batches):
     assert duck.model is model
 
 
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("on_batch_begin", "on_train_batch_begin"),
+        ("on_batch_end", "on_train_batch_end"),
+        ("on_train_epoch_start", "on_epoch_begin"),
+        ("on_train_epoch_end", "on_epoch_end"),
+    ],
+)
+def test_a_hook_by_the_name_of_keras_or_lightning_is_answered_with_that_of_its_moment(name, here):
+    callback = type("Foreign", (Callback,), {name: lambda self, *args: None})()
+    with pytest.warns(UserWarning, match=rf'{name}, which is not a hook; did you mean "{here}"\?'):
+        CallbackList([callback])
+
+
 def test_a_misspelt_hook_is_a_warning():
     class Typo(Callback):
         def on_epoch_ends(self, epoch_number, logs):

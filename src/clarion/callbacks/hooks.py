@@ -25,6 +25,14 @@ _INSIDE = (
 )
 """The hooks that are called while a train pass is under way."""
 
+_NAMED_ELSEWHERE = {
+    "on_batch_begin": "on_train_batch_begin",
+    "on_batch_end": "on_train_batch_end",
+    "on_train_epoch_start": "on_epoch_begin",
+    "on_train_epoch_end": "on_epoch_end",
+}
+"""What Keras and Lightning call hooks whose nearest name here means another one."""
+
 
 class CallbackList(Callback):
     """Several callbacks as one: each hook calls theirs in the order of the list.
@@ -176,7 +184,8 @@ def _warn_of_misspelt_hooks(callback: object) -> None:
     if not isinstance(callback, Callback):
         return
     for name in dir(type(callback)):
-        if name.startswith("on_") and name not in HOOKS and (hint := suggestion(name, HOOKS)):
+        meant = _NAMED_ELSEWHERE.get(name, name)
+        if name.startswith("on_") and name not in HOOKS and (hint := suggestion(meant, HOOKS)):
             warnings.warn(
                 f"{type(callback).__name__} defines {name}, which is not a hook{hint} "
                 "It will never be called under this name.",
