@@ -116,6 +116,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
         '; did you mean "accuracy"?'
         >>> suggestion("acc", ["accuracy", "f1"])
         '; did you mean "accuracy"?'
+        >>> suggestion("accuracy", ["loss", "acc"])
+        '; did you mean "acc"?'
         >>> suggestion("learning_rate", ["lr", "momentum"])
         '; did you mean "lr"?'
         >>> suggestion("zzz", ["accuracy", "f1"])
@@ -124,13 +126,18 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     known = list(known)
     key = name.lower()
     near = get_close_matches(key, known)
-    if not near and len(key) > 2:
-        near = [other for other in known if other.startswith(key)]
+    if not near:
+        near = [other for other in known if _begins(key, other) or _begins(other, key)]
     if not near and key:
         near = [other for other in known if _initials(key) == other or key == _initials(other)]
     # Of equally near ones the first known: difflib would take the last of the alphabet.
     best = max(near, key=lambda other: (_nearness(key, other), -known.index(other)), default="")
     return f'; did you mean "{best}"?' if best else ""
+
+
+def _begins(start: str, name: str) -> bool:
+    """Return whether a name is a longer form of another, which says enough to be meant."""
+    return len(start) > 2 and name.startswith(start)
 
 
 def _initials(name: str) -> str:

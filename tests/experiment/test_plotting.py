@@ -140,7 +140,14 @@ def test_missing_values_leave_gaps():
     assert list(ax.lines[0].get_xdata()) == [4, 5]
 
 
+def test_a_single_metric_needs_no_list():
+    _, axes = plot_history(HISTORY, metrics="acc", show=False, close=False)
+    assert [list(curves(ax)) for ax in axes] == [["acc", "val_acc"]]
+
+
 def test_an_unknown_metric_is_answered_with_the_nearest():
+    with pytest.raises(UnknownNameError, match=r'no metric "accuracy"; did you mean "acc"\?'):
+        plot_history(HISTORY, metrics=["accuracy"], show=False)
     with pytest.raises(UnknownNameError, match=r'no metric "los"; did you mean "loss"\?'):
         plot_history(HISTORY, metrics=["los"], show=False)
 

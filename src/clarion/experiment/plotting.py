@@ -21,7 +21,7 @@ __all__ = ["plot_history", "plot_metric", "save_plots"]
 def plot_history(
     history: "Sequence[Mapping[str, Any]] | pd.DataFrame",
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str] | str | None = None,
     labels: Sequence[str] | None = None,
     titles: Sequence[str] | str | None = None,
     axes: "Sequence[Axes] | None" = None,
@@ -38,7 +38,8 @@ def plot_history(
     Args:
         history: What ``fit`` returned, or a DataFrame with the same columns, as ``CSVLogger``
             writes it.
-        metrics: The columns to draw; every one except ``epoch`` and ``val_...`` if None.
+        metrics: The columns to draw, or the only one; every one except ``epoch`` and ``val_...``
+            if None.
         labels: What the metrics are called in the figures, one for each.
         titles: One title for all figures, or one for each.
         axes: Where to draw, one for each metric; new figures if None.
@@ -60,7 +61,9 @@ def plot_history(
         UnknownNameError: If the history has no such metric.
     """
     plt = require("plot_history", "matplotlib.pyplot", "plot")
-    metrics = _metric_names(history) if metrics is None else list(metrics)
+    if metrics is None:
+        metrics = _metric_names(history)
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     labels = _one_each("labels", labels, metrics) if labels is not None else metrics
     titles = _one_each("titles", "" if titles is None else titles, metrics)
     figures: list[Figure] = []
