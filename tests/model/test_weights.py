@@ -73,6 +73,17 @@ def test_set_weights_that_fit_in_part():
         model(0).set_weights(weights)
 
 
+def test_weights_that_do_not_fit_are_told_in_the_words_of_set_weights():
+    small = Model(nn.Linear(2, 1), None, None)
+    with pytest.raises(ClarionError) as caught:
+        small.set_weights({"a": torch.ones(1), "weight": torch.ones(1, 3)})
+    assert str(caught.value) == (
+        'The weights do not fit the network: "weight" is (1, 3) in the dict and (1, 2) in the '
+        'network; the dict lacks "bias"; the network has no "a". Take those of the same network, '
+        "or set what fits with set_weights(weights, strict=False)."
+    )
+
+
 @pytest.mark.parametrize("kind", ["path", "str", "file"])
 def test_weights_are_saved_and_loaded(tmp_path, kind):
     path = tmp_path / "weights.pt"

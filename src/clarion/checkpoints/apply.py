@@ -19,7 +19,7 @@ def apply_weights(
     weights: Mapping[str, Any],
     *,
     strict: bool = True,
-    source: object = "the weights",
+    source: object = None,
     action: str = "load",
 ) -> Any:
     """Put weights into a network: all of them, or with ``strict=False`` those that fit.
@@ -32,7 +32,7 @@ def apply_weights(
         network: Receives the weights.
         weights: Tensors by name, as ``state_dict`` gives them.
         strict: Whether every name and shape has to fit.
-        source: What the weights come from, for the error: a path.
+        source: What the weights come from, for the error: a path; None if they are in memory.
         action: What is tried, for the error: ``"load"``, ``"resume from"``.
 
     Returns:
@@ -43,7 +43,7 @@ def apply_weights(
         CheckpointError: If the weights do not fit.
     """
     weights = _renamed_like(network, weights)
-    trouble = differences(network, weights)
+    trouble = differences(network, weights, "the dict" if source is None else "the checkpoint")
     if not trouble:
         return network.load_state_dict(weights, strict=strict)
     misshapen = _misshapen(network, weights)
@@ -57,14 +57,27 @@ def apply_weights(
         return network.load_state_dict(weights, strict=strict)  # a network's own hooks may mend it
     except RuntimeError as error:
         network.load_state_dict(before, strict=False)
+        said = "; ".join(trouble)
+        if source is None:
+            raise CheckpointError(
+                f"The weights do not fit the network: {said}. Take those of the same network, or "
+                "set what fits with set_weights(weights, strict=False)."
+            ) from error
         raise CheckpointError(
-            f'Cannot {action} "{source}": {"; ".join(trouble)}. Build the same network, or load '
-            "what fits with load_weights(path, strict=False)."
+            f'Cannot {action} "{source}": {said}. Build the same network, or load what fits with '
+            "load_weights(path, strict=False)."
         ) from error
 
 
-def differences(network: nn.Module, weights: Mapping[str, Any]) -> list[str]:
+def differences(
+    network: nn.Module, weights: Mapping[str, Any], holder: str = "the checkpoint"
+) -> list[str]:
     """Return what keeps ``weights`` from fitting ``network``, each as a clause; empty if they do.
+
+    Args:
+        network: The network.
+        weights: Tensors by name.
+        holder: What the clauses call the weights.
 
     Example:
         >>> import torch
@@ -74,7 +87,7 @@ def differences(network: nn.Module, weights: Mapping[str, Any]) -> list[str]:
     own = network.state_dict()
     misshapen = _misshapen(network, weights)
     clauses = [
-        f'"{name}" is {given} in the checkpoint and {wanted} in the network'
+        f'"{name}" is {given} in {holder} and {wanted} in the network'
         for name, (given, wanted) in list(misshapen.items())[:_SHOWN]
     ]
     if len(misshapen) > _SHOWN:
@@ -83,7 +96,7 @@ def differences(network: nn.Module, weights: Mapping[str, Any]) -> list[str]:
     unexpected = [name for name in weights if name not in own]
     if missing:
         hint = suggestion(missing[0], unexpected).replace("; did you mean", " (it has").rstrip("?")
-        clauses.append(f"the checkpoint lacks {_some(missing)}{hint + ')' if hint else ''}")
+        clauses.append(f"{holder} lacks {_some(missing)}{hint + ')' if hint else ''}")
     if unexpected:
         clauses.append(f"the network has no {_some(unexpected)}")
     return clauses
