@@ -162,3 +162,32 @@ def test_a_mask_is_no_difference():
         return (y_pred * (y_true > 0)).square().mean()
 
     assert fit(nn.Linear(4, 3), X, X[:, :1], masked)[0]["loss"] > 0
+
+
+class Chooses(nn.Linear):
+    """A network that returns classes, or whether a score is above 0, in place of scores."""
+
+    def __init__(self, choose):
+        super().__init__(4, 2)
+        self.choose = choose
+
+    def forward(self, x):
+        return self.choose(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    ("choose", "loss", "targets", "dtype"),
+    [
+        (lambda scores: scores.argmax(1), "cross_entropy", LABELS, "int64"),
+        (lambda scores: scores.argmax(1), "huber", LABELS.float(), "int64"),
+        (lambda scores: scores.long(), "cross_entropy", LABELS, "int64"),
+        (lambda scores: scores[:, 0] > 0, "bce_with_logits", LABELS.float(), "bool"),
+        (lambda scores: scores[:, 0] > 0, "bce", LABELS.float(), "bool"),
+    ],
+)
+def test_a_network_that_returns_classes_in_place_of_scores(choose, loss, targets, dtype):
+    told = rf"y_pred is {dtype}, which has no gradient: let the network return its scores, not the"
+    with pytest.raises(StepError, match=told):
+        fit(Chooses(choose), X, targets, loss)
+    with pytest.raises(StepError, match=told):
+        Model(Chooses(choose), None, loss).evaluate(X, targets, verbose=False)

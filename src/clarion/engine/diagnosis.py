@@ -43,8 +43,9 @@ def explain(
     if isinstance(error, ClarionError):
         return
     facts = f"y_pred {_described(prediction)}, y_true {_described(batch.target)}"
-    if type(error) in _ABOUT_VALUES:
-        remedy = _remedy(error, prediction, batch.target)
+    chosen = part == "loss" and _is_chosen(prediction)
+    if type(error) in _ABOUT_VALUES or (chosen and type(error) is NotImplementedError):
+        remedy = (_remedy_for_choice if chosen else _remedy)(error, prediction, batch.target)
         raise StepError(f"The {part} failed on {place}: {facts}. {remedy}") from error
     error.add_note(f"This happened in the {part}, on {place}: {facts}.")
 
@@ -132,6 +133,20 @@ def _remedy(error: Exception, prediction: Any, target: Any) -> str:
             'loss "cross_entropy" and the metrics "acc" and "f1".'
         )
     return said
+
+
+def _is_chosen(prediction: Any) -> bool:
+    """Return whether a prediction has no gradient by its dtype, as the result of argmax."""
+    is_tensor = isinstance(prediction, Tensor)
+    return is_tensor and not (prediction.is_floating_point() or prediction.is_complex())
+
+
+def _remedy_for_choice(error: Exception, prediction: Any, target: Any) -> str:
+    return (
+        f"It said: {_first_line(error)}. y_pred is {dtype_name(prediction)}, which has no "
+        "gradient: let the network return its scores, not the classes they choose; "
+        ".argmax(1) goes after predict."
+    )
 
 
 def _remedy_for_target(target: Any, said: str) -> str:
