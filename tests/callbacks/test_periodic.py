@@ -84,6 +84,16 @@ def test_the_name_may_hold_any_key_of_the_logs(tmp_path):
     assert saved(tmp_path) == ["w.01-0.12.ckpt"]
 
 
+def test_a_directory_that_cannot_be_made_is_told_before_the_first_epoch(tmp_path):
+    (tmp_path / "file").touch()
+    told = r'SaveEpoch\(filename=".*\{epoch\}"\): there is no directory ".*file", and it cannot be'
+    with pytest.raises(MissingFileError, match=told):
+        SaveEpoch(tmp_path / "file" / "e{epoch}").on_train_begin({})
+    SaveEpoch(tmp_path / "a" / "b{epoch}" / "c").on_train_begin({})
+    assert saved(tmp_path) == ["a", "file"]
+    assert not saved(tmp_path / "a")
+
+
 def test_missing_directories_are_made(tmp_path):
     run(SaveEpoch(tmp_path / "a" / "{epoch}" / "w.ckpt"), [1])
     assert (tmp_path / "a" / "1" / "w.ckpt").is_file()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from clarion.callbacks.base import Callback
-from clarion.errors import CheckpointError, ClarionError
+from clarion.errors import CheckpointError, ClarionError, MissingFileError
 from clarion.loggers.csv import AtomicCSVLogger, CSVLogger
 
 both = pytest.mark.parametrize("logger_class", [CSVLogger, AtomicCSVLogger])
@@ -36,6 +36,25 @@ def test_a_row_per_epoch_holds_the_history(logger_class, tmp_path, make_model, b
     assert_rows_are(rows, history)
     assert path.read_bytes().count(b"\r\n") == 4
     assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]
+
+
+@both
+def test_missing_directories_are_made(logger_class, tmp_path, make_model, batches, read_csv):
+    path = tmp_path / "some" / "where" / "log.csv"
+    make_model().fit_generator(batches, epochs=1, verbose=False, callbacks=[logger_class(path)])
+    assert len(read_csv(path)) == 1
+
+
+@both
+def test_a_directory_that_cannot_be_made_is_told_before_the_first_batch(
+    logger_class, tmp_path, make_model, batches, recorder
+):
+    (tmp_path / "file").touch()
+    logger = logger_class(tmp_path / "file" / "log.csv")
+    told = rf'{logger_class.__name__}\(filename=".*log\.csv"\): there is no directory ".*file", and'
+    with pytest.raises(MissingFileError, match=told):
+        make_model().fit_generator(batches, epochs=1, verbose=False, callbacks=[logger, recorder])
+    assert not recorder.logs
 
 
 @both

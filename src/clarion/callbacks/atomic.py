@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from clarion.checkpoints.files import flush_directory, free_megabytes
+from clarion.errors import MissingFileError
 
-__all__ = ["atomic_lambda_save", "open_file"]
+__all__ = ["atomic_lambda_save", "make_directory", "open_file"]
 
 
 def atomic_lambda_save(
@@ -64,6 +65,25 @@ def atomic_lambda_save(
         _write(target, save_lambda, args, open_mode)
         return
     flush_directory(target.parent)
+
+
+def make_directory(directory: Path, asker: str) -> None:
+    """Make a directory for files, before there is anything to write.
+
+    Args:
+        directory: The directory; it may exist.
+        asker: Who asks for it, for the error: ``'CSVLogger(filename="a/log.csv")'``.
+
+    Raises:
+        MissingFileError: If it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingFileError(
+            f'{asker}: there is no directory "{directory}", and it cannot be made ({error}). '
+            "Choose a place where you may write."
+        ) from error
 
 
 def open_file(path: str | os.PathLike[str], mode: str) -> IO[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, TypedDict, Unpack
 
 from clarion.arguments import checked_arguments
-from clarion.callbacks.atomic import atomic_lambda_save, open_file
+from clarion.callbacks.atomic import atomic_lambda_save, make_directory, open_file
 from clarion.callbacks.memory import RememberingCallback
 from clarion.callbacks.monitor import check_mode, check_watchable, improves, watched, worst
 from clarion.console import is_first_rank, say
@@ -116,14 +116,19 @@ class PeriodicSaveCallback(RememberingCallback):
         return {"best_filename": None, "current_best": worst(self.mode)}
 
     def on_train_begin(self, logs: Mapping[str, Any]) -> None:
-        """Forget the training before, unless this one resumes.
+        """Forget the training before, unless this one resumes; make the file's directory.
 
         Raises:
             MissingMonitorError: If it is certain that the logs will not hold ``monitor``.
+            MissingFileError: If the directory cannot be made.
         """
         super().on_train_begin(logs)
         if self.save_best_only:
             check_watchable(self)
+        if is_first_rank():
+            before_keys = Path(self.filename.partition("{")[0] + "_")
+            asker = f'{type(self).__name__}(filename="{self.filename}")'
+            make_directory(before_keys.parent, asker)
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
         """Write the file if it is time, or if the epoch is the best so far.

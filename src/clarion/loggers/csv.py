@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from clarion.callbacks.atomic import make_directory
 from clarion.callbacks.memory import check_keys
 from clarion.loggers.base import Logger
 from clarion.loggers.rows import AppendedRows, AtomicRows, Rows, cut_rows, read_rows, widen_rows
@@ -51,6 +53,8 @@ class _RowLogger(Logger):
 
     def _on_train_begin_write(self, logs: Mapping[str, Any]) -> None:
         self._close()
+        asker = f'{type(self).__name__}(filename="{os.fspath(self.filename)}")'
+        make_directory(Path(self.filename).parent, asker)
         self._continues, self._resumed = self._resumed, False
         if not self._continues:
             self._start = len(read_rows(self.filename, self.separator)) if self.append else 0
@@ -94,7 +98,7 @@ class CSVLogger(_RowLogger):
     batches leave ``epoch`` and the learning rates empty, those of epochs ``batch`` and ``size``.
 
     Args:
-        filename: The file.
+        filename: The file. Missing directories are made.
         batch_granularity: Whether to write a row per train batch too.
         separator: The character between two cells.
         append: Whether to go on in an existing file, whose header stays; else it is overwritten.
@@ -102,6 +106,7 @@ class CSVLogger(_RowLogger):
     Raises:
         InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
             a column other than those of validation sets with names, which are added to it.
+        MissingFileError: Likewise, if the file's directory cannot be made.
 
     Example:
         >>> logger = CSVLogger("log.csv", batch_granularity=True)
@@ -135,7 +140,7 @@ class AtomicCSVLogger(_RowLogger):
     therefore in the file from the end of their epoch on.
 
     Args:
-        filename: The file.
+        filename: The file. Missing directories are made.
         batch_granularity: Whether to write a row per train batch too.
         separator: The character between two cells.
         append: Whether to go on in an existing file, whose header stays; else it is overwritten.
@@ -145,6 +150,7 @@ class AtomicCSVLogger(_RowLogger):
     Raises:
         InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
             a column other than those of validation sets with names, which are added to it.
+        MissingFileError: Likewise, if the file's directory cannot be made.
     """
 
     only_watches = True
