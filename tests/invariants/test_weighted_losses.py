@@ -2,6 +2,8 @@
 
 import functools
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -209,6 +211,26 @@ def test_weights_that_do_not_fit_are_told():
         Model(make_network(), "sgd", "mse").fit(x, y, sample_weight=weight[1:], verbose=False)
     with pytest.raises(InvalidArgumentError, match="sample_weight belongs to arrays"):
         Model(make_network(), "sgd", "mse").fit([(x, y)], sample_weight=weight, verbose=False)
+
+
+@pytest.mark.parametrize("bad", [-0.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray, list, pd.Series])
+def test_weights_that_weigh_nothing_are_refused_before_the_first_batch(kind, bad):
+    x, y, weight = make_data()
+    weight = weight.double()
+    weight[3] = bad
+    weight = kind(weight.tolist())
+    network = make_network()
+    before = [p.clone() for p in network.parameters()]
+    model = Model(network, "sgd", "cross_entropy")
+    told = rf"^sample_weight is {bad} for example 3, counted from 0. A weight is finite and not neg"
+    with pytest.raises(DataError, match=told):
+        model.fit(x, y, sample_weight=weight, epochs=1, verbose=False)
+    with pytest.raises(DataError, match=told):
+        model.evaluate(x, y, sample_weight=weight, verbose=False)
+    with pytest.raises(DataError, match=f"^sample_weight of validation_data is {bad} for exam"):
+        model.fit(x, y, (x, y, weight), epochs=1, verbose=False)
+    assert all(map(torch.equal, before, network.parameters()))
 
 
 @pytest.mark.parametrize(

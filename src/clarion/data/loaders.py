@@ -1,9 +1,11 @@
 """Loaders for arrays, datasets and iterables."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -17,6 +19,7 @@ from clarion.data.arrays import ArrayBatches, as_arrays, is_table
 from clarion.data.bucketing import LengthBucketBatchSampler
 from clarion.data.dataset import TensorDataset, common_length
 from clarion.data.lengths import lengths_of
+from clarion.data.nested import map_structure
 from clarion.data.tables import arrays_of, is_hugging_face
 from clarion.data.workers import with_worker_defaults
 from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, kind_of, quoted
@@ -32,6 +35,7 @@ __all__ = [
     "num_batches",
     "num_examples",
     "restoring_order",
+    "weights_of_examples",
 ]
 
 _ARRAY_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last", "generator"})
@@ -165,6 +169,30 @@ def any_loader(
         f"{name} is {kind_of(data)}; pass arrays, a dataset, a DataLoader, or any iterable of "
         "batches."
     )
+
+
+def weights_of_examples(weights: Any, name: str) -> Any:
+    """Return weights of examples as `array_loader` takes them, if they can weigh anything.
+
+    Args:
+        weights: An array, or what holds several.
+        name: What an error calls it.
+
+    Raises:
+        DataError: If one of them is negative, infinite or nan.
+    """
+
+    def check(array: Any) -> Any:
+        unfit = ~((array >= 0) & (array < math.inf))  # nan is neither
+        if unfit.any():
+            row = tuple(torch.as_tensor(unfit).nonzero()[0].tolist())
+            raise DataError(
+                f"{name} is {array[row].item()} for example {row[0] if row else 0}, counted from "
+                "0. A weight is finite and not negative; 0 leaves an example out."
+            )
+        return array
+
+    return map_structure(as_arrays(weights, name), check)
 
 
 def carries_arrays(data: Any) -> bool:

@@ -13,6 +13,7 @@ from clarion.data.loaders import (
     carries_arrays,
     dataset_loader,
     is_array,
+    weights_of_examples,
 )
 from clarion.data.splitting import part_arrays, part_dataset
 from clarion.errors import InvalidArgumentError
@@ -60,8 +61,8 @@ class Fitting(Running):
             validation_data: A pair ``(x, y)``, a triple ``(x, y, sample_weight)``, or like ``x``
                 without ``y``: a list of batches ``[(x, y), ...]``, for one; or a dict of several of
                 these by name, ``{"clean": (x, y), "noisy": loader}``.
-            sample_weight: How much each example counts in the loss, shape (N,): 2 counts as if it
-                were there twice. Metrics count all alike.
+            sample_weight: How much each example counts in the loss, shape (N,), finite and not
+                negative: 2 counts as if it were there twice. Metrics count all alike.
             batch_size: Examples in a batch.
             dataloader_kwargs: Arguments of ``torch.utils.data.DataLoader``, which go before the
                 other arguments.
@@ -288,6 +289,10 @@ def loader_of(data: tuple[Any, ...], names: Sequence[str], options: dict[str, An
         data: ``(x, y)`` or ``(x, y, sample_weight)``; None for what is not there.
         names: What errors call them.
         options: Arguments of ``DataLoader``.
+
+    Raises:
+        InvalidArgumentError: If there are weights, and no targets beside them.
+        DataError: If a weight is negative or not finite.
     """
     x, y = data[:2]
     if y is not None:
@@ -300,7 +305,7 @@ def loader_of(data: tuple[Any, ...], names: Sequence[str], options: dict[str, An
                 "the targets, let its batches carry the weights too: (x, y, weight)."
             )
         return any_loader(x, names[0], **options)
-    given = [x, y] if weight is None else [x, y, weight]
+    given = [x, y] if weight is None else [x, y, weights_of_examples(weight, names[2])]
     return array_loader(dict(zip(names, given, strict=False)), **options)
 
 
