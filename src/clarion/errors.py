@@ -118,6 +118,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
         '; did you mean "accuracy"?'
         >>> suggestion("accuracy", ["loss", "acc"])
         '; did you mean "acc"?'
+        >>> suggestion("loss_of_the_second", ["loss", "acc"])
+        ''
         >>> suggestion("learning_rate", ["lr", "momentum"])
         '; did you mean "lr"?'
         >>> suggestion("zzz", ["accuracy", "f1"])
@@ -127,7 +129,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     key = name.lower()
     near = get_close_matches(key, known)
     if not near:
-        near = [other for other in known if _begins(key, other) or _begins(other, key)]
+        near = [other for other in known if _begins(key, other) or _shortens(other, key)]
     if not near and key:
         near = [other for other in known if _initials(key) == other or key == _initials(other)]
     # Of equally near ones the first known: difflib would take the last of the alphabet.
@@ -138,6 +140,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def _begins(start: str, name: str) -> bool:
     """Return whether a name is a longer form of another, which says enough to be meant."""
     return len(start) > 2 and name.startswith(start)
+
+
+def _shortens(short: str, name: str) -> bool:
+    """Return whether a name is another one cut inside a word: "acc", not "loss" of "loss_raw"."""
+    return _begins(short, name) and name[len(short) :][:1] != "_"
 
 
 def _initials(name: str) -> str:
