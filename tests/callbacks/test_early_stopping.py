@@ -49,9 +49,11 @@ def test_it_prints_a_line_only_if_verbose(capsys):
     assert capsys.readouterr().out == "Epoch 2: early stopping\n"
 
 
-@pytest.mark.parametrize("patience", ["3", -1, 2.5, None])
+@pytest.mark.parametrize("patience", ["3", -1, float("nan"), None])
 def test_a_patience_that_is_no_number_of_epochs_is_refused_when_built(patience):
-    message = rf"EarlyStopping: patience is {patience!r}; it must be a whole number of at least 0"
+    message = (
+        rf"EarlyStopping: patience is {patience!r}; it must be a number of epochs of at least 0"
+    )
     with pytest.raises(InvalidArgumentError, match=message):
         EarlyStopping(patience=patience)
 
@@ -99,3 +101,7 @@ def test_it_ends_fit_and_the_last_epoch_is_in_the_history(model, batches):
     )
     assert [logs["epoch"] for logs in history] == [1, 2, 3]
     assert model.stop_training
+
+
+def test_a_patience_without_end_never_stops():
+    assert EarlyStopping(patience=float("inf")).patience == float("inf")

@@ -172,8 +172,8 @@ def test_arguments_are_checked_before_the_training(arguments, message):
     [
         (["mx"], {}, r"ReduceLROnPlateau\(mode='mx'\): the mode is \"min\""),
         ([], {"mode": "auto"}, r"ReduceLROnPlateau\(mode='auto'\): the mode is \"min\""),
-        ([], {"patience": "3"}, "ReduceLROnPlateau: patience is '3'; it must be a whole number"),
-        (["max", 0.5, -1], {}, "ReduceLROnPlateau: patience is -1; it must be a whole number"),
+        ([], {"patience": "3"}, "ReduceLROnPlateau: patience is '3'; it must be a number"),
+        (["max", 0.5, -1], {}, "ReduceLROnPlateau: patience is -1; it must be a number"),
     ],
 )
 def test_what_a_plateau_is_made_of_is_checked_when_built(arguments, options, message):

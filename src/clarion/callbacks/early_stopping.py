@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from clarion.arguments import check_whole_number, checked_arguments
+from clarion.arguments import checked_arguments
 from clarion.callbacks.memory import RememberingCallback
-from clarion.callbacks.monitor import check_mode, check_watchable, improves, watched, worst
+from clarion.callbacks.monitor import (
+    check_mode,
+    check_patience,
+    check_watchable,
+    improves,
+    watched,
+    worst,
+)
 from clarion.console import say
 
 __all__ = ["EarlyStopping"]
@@ -28,7 +35,7 @@ class EarlyStopping(RememberingCallback):
 
     Raises:
         InvalidArgumentError: If ``mode`` is neither ``"min"`` nor ``"max"``, or ``patience`` no
-            whole number of at least 0.
+            number of at least 0.
     """
 
     @checked_arguments
@@ -42,7 +49,7 @@ class EarlyStopping(RememberingCallback):
         mode: str = "min",
     ) -> None:
         check_mode(type(self).__name__, mode)
-        check_whole_number(f"{type(self).__name__}: patience", patience, 0)
+        check_patience(type(self).__name__, patience)
         self.monitor = monitor
         self.min_delta = min_delta
         self.patience = patience

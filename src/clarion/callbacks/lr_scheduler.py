@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from clarion.arguments import check_whole_number
 from clarion.callbacks.base import Callback
-from clarion.callbacks.monitor import check_mode, check_watchable, watched
+from clarion.callbacks.monitor import check_mode, check_patience, check_watchable, watched
 from clarion.checkpoints.weights import load_state, save_state
 from clarion.errors import CheckpointError, InvalidArgumentError, InvalidTypeError, suggestion
 
@@ -181,7 +180,7 @@ class ReduceLROnPlateau(_PyTorchLRSchedulerWrapper):
 
     Raises:
         InvalidArgumentError: If the mode is neither ``"min"`` nor ``"max"``, or the patience no
-            whole number of at least 0; and see the other schedulers.
+            number of at least 0; and see the other schedulers.
     """
 
     torch_lr_scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau
@@ -195,7 +194,7 @@ class ReduceLROnPlateau(_PyTorchLRSchedulerWrapper):
             )
         given = self._arguments()
         check_mode(type(self).__name__, given.get("mode", "min"))
-        check_whole_number(f"{type(self).__name__}: patience", given.get("patience", 10), 0)
+        check_patience(type(self).__name__, given.get("patience", 10))
         self.monitor = monitor
 
     def on_train_begin(self, logs: Mapping[str, Any]) -> None:

@@ -3,11 +3,21 @@
 import math
 import warnings
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Literal, Protocol
 
 from clarion.errors import InvalidArgumentError, MissingMonitorError, suggestion
 
-__all__ = ["Mode", "Watcher", "check_mode", "check_watchable", "improves", "watched", "worst"]
+__all__ = [
+    "Mode",
+    "Watcher",
+    "check_mode",
+    "check_patience",
+    "check_watchable",
+    "improves",
+    "watched",
+    "worst",
+]
 
 Mode = Literal["min", "max"]
 """The direction in which a watched value gets better."""
@@ -34,6 +44,23 @@ def check_mode(owner: str, mode: str) -> None:
     if mode not in ("min", "max"):
         raise InvalidArgumentError(
             f'{owner}(mode={mode!r}): the mode is "min" (less is better) or "max" (more is better).'
+        )
+
+
+def check_patience(owner: str, patience: Any) -> None:
+    """Raise unless the patience is a number of at least 0; infinity is one.
+
+    Args:
+        owner: The name of the callback, for the error.
+        patience: What the user gave.
+
+    Raises:
+        InvalidArgumentError: If it is anything else.
+    """
+    # bool is a number for Python, and nan is at least nothing.
+    if isinstance(patience, bool) or not isinstance(patience, Real) or not float(patience) >= 0:
+        raise InvalidArgumentError(
+            f"{owner}: patience is {patience!r}; it must be a number of epochs of at least 0."
         )
 
 
