@@ -213,8 +213,37 @@ def test_another_optimizer_is_refused(trained, make, train):
         train(make(**ADAM), 4)
     network = nn.Linear(3, 1)
     groups = [{"params": [network.weight]}, {"params": [network.bias]}]
-    with pytest.raises(CheckpointError, match=r"Cannot resume from .*parameter group"):
+    with pytest.raises(CheckpointError, match=r"Cannot resume from .*groups hold 2 .*1 \+ 1\."):
         train(make(network=network, optimizer=torch.optim.SGD(groups, lr=0.1)), 4)
+
+
+class TwoLayers(nn.Module):
+    """The same network, its layers named in one order or the other."""
+
+    def __init__(self, order):
+        super().__init__()
+        layers = {"one": nn.Linear(3, 2), "two": nn.Linear(2, 1)}
+        for name in order:
+            setattr(self, name, layers[name])
+
+    def forward(self, x):
+        return self.two(self.one(x))
+
+
+@pytest.mark.parametrize("only_files", [False, True])
+def test_optimizer_state_of_layers_in_another_order_is_refused_before_anything_changes(
+    make, train, only_files
+):
+    first = make(network=TwoLayers(["one", "two"]), **ADAM)
+    train(first, 2)
+    if only_files:
+        only_the_files_of_the_reference(first)
+    other = make(network=TwoLayers(["two", "one"]), **ADAM)
+    before = other.model.get_weight_copies()
+    with pytest.raises(CheckpointError, match=r'resume from .*"two\.weight", exp_avg is \(2, 3\)'):
+        train(other, 4)
+    assert all(torch.equal(x, before[name]) for name, x in other.model.get_weights().items())
+    assert not other.model.optimizer.state
 
 
 def test_other_settings_are_told(trained, make, train, capsys):

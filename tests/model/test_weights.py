@@ -1,5 +1,6 @@
 """Weights, the optimizer's state, and moves between devices."""
 
+import copy
 import io
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 from clarion import ClarionError, Metric, Model
+from clarion.checkpoints.comparison import state_differences
+from clarion.engine.optimizers import OPTIMIZERS
 
 X, Y = torch.ones(4, 2), torch.zeros(4, 1)
 
@@ -143,6 +146,93 @@ def test_the_state_of_another_optimizer(tmp_path):
 
     with pytest.raises(ClarionError, match="does not fit this optimizer"):
         model().load_optimizer_state(tmp_path / "o.pt")
+
+
+@pytest.mark.parametrize("small", [nn.Linear(2, 2), nn.Linear(1, 1)])
+def test_optimizer_state_of_other_shapes_is_refused_and_changes_nothing(tmp_path, small):
+    saved, other = (Model(net, "adam", "mse") for net in (small, nn.Linear(2, 1)))
+    saved.train_on_batch(torch.ones(4, small.in_features), torch.ones(4, small.out_features))
+    other.train_on_batch(X, Y)
+    saved.save_optimizer_state(tmp_path / "o.pt")
+    before = copy.deepcopy(other.optimizer.state_dict())
+
+    with pytest.raises(ClarionError, match=r'of "weight", exp_avg is .* the parameter \(1, 2\)'):
+        other.load_optimizer_state(tmp_path / "o.pt")
+
+    assert not state_differences(before, other.optimizer.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded", "message"),
+    [
+        ("adam", "sgd", r'\(SGD\): it is of another optimizer, which has no "momentum"'),
+        ("sgd", "adam", 'of another optimizer, which has no "betas", "eps"'),
+        ("adamax", "adam", "exp_avg_sq is missing"),
+    ],
+)
+def test_the_state_of_another_kind_of_optimizer_is_refused(tmp_path, saved, loaded, message):
+    built, other = model(optimizer=saved), model(optimizer=loaded)
+    built.train_on_batch(X, Y)
+    built.save_optimizer_state(tmp_path / "o.pt")
+
+    with pytest.raises(ClarionError, match=message):
+        other.load_optimizer_state(tmp_path / "o.pt")
+
+    assert other.train_on_batch(X, Y) >= 0
+
+
+@pytest.mark.parametrize("content", [[1, 2], 3, "x", None, {1: torch.zeros(2)}, {"state": 1}])
+def test_what_is_no_state_of_an_optimizer(tmp_path, content):
+    torch.save(content, tmp_path / "o.pt")
+
+    with pytest.raises(ClarionError, match=r'load ".*o\.pt": .* fit this optimizer \(Adam\)'):
+        model().load_optimizer_state(tmp_path / "o.pt")
+
+
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"lbfgs", "muon", "sparseadam"}))
+def test_every_optimizer_takes_its_own_state(tmp_path, name):
+    options = {"optim": name, "lr": 0.01}
+    saved, other = (Model(nn.Linear(2, 1), options, "mse") for _ in range(2))
+    saved.train_on_batch(X, Y)
+    saved.save_optimizer_state(tmp_path / "o.pt")
+
+    other.load_optimizer_state(tmp_path / "o.pt")
+
+    assert not state_differences(saved.optimizer.state_dict(), other.optimizer.state_dict())
+
+
+def test_state_without_the_options_of_a_newer_torch_is_taken(tmp_path):
+    saved, other = model(), model()
+    saved.train_on_batch(X, Y)
+    state = saved.optimizer.state_dict()
+    del state["param_groups"][0]["amsgrad"], state["param_groups"][0]["fused"]
+    torch.save(state, tmp_path / "o.pt")
+
+    other.load_optimizer_state(tmp_path / "o.pt")
+
+    assert other.train_on_batch(X, Y) >= 0
+
+
+class LowRank(torch.optim.Adam):
+    """Keeps one number where Adam keeps one per element."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                kept = {"step": torch.ones(()), "exp_avg": parameter.grad.mean()}
+                self.state[parameter].update(kept)
+
+
+def test_an_optimizer_of_ones_own_keeps_what_it_likes(tmp_path):
+    saved, other = (
+        Model(net, LowRank(net.parameters()), "mse") for net in (nn.Linear(2, 1), nn.Linear(2, 1))
+    )
+    saved.train_on_batch(X, Y)
+    saved.save_optimizer_state(tmp_path / "o.pt")
+
+    other.load_optimizer_state(tmp_path / "o.pt")
+
+    assert len(other.optimizer.state) == 2
 
 
 # --- devices -------------------------------------------------------------------------------------

@@ -1,17 +1,38 @@
-"""Weights put into a network, with the differences named when they do not fit."""
+"""What was saved put in its place, with the differences named when it does not fit."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.nn.parameter import is_lazy
 
-from clarion.errors import CheckpointError, quoted, suggestion
+from clarion.errors import CheckpointError, kind_of, quoted, suggestion
 
-__all__ = ["apply_weights", "clean_key", "differences"]
+__all__ = ["apply_weights", "check_optimizer_state", "clean_key", "differences"]
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _SHOWN = 3
+_ENTRIES: dict[type[optim.Optimizer], tuple[str, ...]] = {
+    optim.Adadelta: ("square_avg", "acc_delta"),
+    optim.Adagrad: ("sum",),
+    optim.Adam: ("exp_avg", "exp_avg_sq"),
+    optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    optim.Adamax: ("exp_avg", "exp_inf"),
+    optim.ASGD: ("ax",),
+    optim.NAdam: ("exp_avg", "exp_avg_sq"),
+    optim.RAdam: ("exp_avg", "exp_avg_sq"),
+    optim.RMSprop: ("square_avg",),
+    optim.Rprop: ("prev", "step_size"),
+    optim.SGD: (),
+    optim.SparseAdam: ("exp_avg", "exp_avg_sq"),
+}
+"""What torch's optimizers keep of each parameter, element by element, whatever their options.
+
+Others (Adafactor, LBFGS, those of a user) may keep what they like, in any shape.
+"""
+
+_OPTIONAL_ENTRIES = ("grad_avg", "max_exp_avg_sq", "momentum_buffer")
 
 
 def apply_weights(
@@ -102,6 +123,44 @@ def differences(
     return clauses
 
 
+def check_optimizer_state(
+    optimizer: Any,
+    state: Any,
+    network: nn.Module,
+    *,
+    source: object = "the state",
+    action: str = "load",
+) -> None:
+    """Raise if the state of an optimizer is not one of this optimizer; nothing is changed.
+
+    torch takes over state of any shape. A fused update then goes beyond its memory, which ends the
+    process, and any other trains with numbers that belong to other weights.
+
+    Args:
+        optimizer: The optimizer; one that is not torch's is not looked at.
+        state: What ``state_dict`` of an optimizer returned.
+        network: The network, for the names of the parameters.
+        source: What the state comes from, for the error: a path.
+        action: What is tried, for the error: ``"load"``, ``"resume from"``.
+
+    Raises:
+        CheckpointError: If the kind of optimizer, its groups, or the shape of a parameter differ.
+    """
+    if not isinstance(optimizer, optim.Optimizer):
+        return
+    try:
+        trouble = _optimizer_differences(optimizer, state, network)
+    except (KeyError, TypeError, AttributeError) as error:
+        trouble = [f"it is broken ({type(error).__name__}: {error})"]
+    if trouble:
+        more = f"; {len(trouble) - _SHOWN} more differ" if len(trouble) > _SHOWN else ""
+        raise CheckpointError(
+            f'Cannot {action} "{source}": the optimizer state does not fit this optimizer '
+            f"({type(optimizer).__name__}): {'; '.join(trouble[:_SHOWN])}{more}. Build the same "
+            "optimizer over the same network, its layers in the same order."
+        )
+
+
 def clean_key(name: str) -> str:
     """Return a parameter's name without what wrappers add to it.
 
@@ -144,6 +203,68 @@ def _misshapen(
         and not is_lazy(weights[name])
         and weights[name].shape != own.shape
     }
+
+
+def _optimizer_differences(optimizer: optim.Optimizer, state: Any, network: nn.Module) -> list[str]:
+    if not isinstance(state, Mapping):
+        return [f"it is {kind_of(state)} where a dict is expected"]
+    missing = [name for name in ("state", "param_groups") if name not in state]
+    if missing:
+        return [f"it has no {quoted(missing)}, which every state of an optimizer has"]
+    given, own = state["param_groups"], optimizer.param_groups
+    sizes = [[len(group["params"]) for group in groups] for groups in (given, own)]
+    if sizes[0] != sizes[1]:
+        given_sizes, own_sizes = map(_numbers, sizes)
+        return [f"its groups hold {given_sizes} parameters, those of the optimizer {own_sizes}"]
+    kind = next((one for one in _ENTRIES if _steps_like(optimizer, one)), None)
+    if kind is None:
+        return []
+    lacking = _lacking_options(optimizer, given)
+    if lacking:
+        return [f"it is of another optimizer, which has no {quoted(lacking)}"]
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    numbers = [number for group in given for number in group["params"]]
+    parameters = [parameter for group in own for parameter in group["params"]]
+    return [
+        f'of "{names.get(parameter, number)}", {clause}'
+        for number, parameter in zip(numbers, parameters, strict=True)
+        for clause in _misfits(state["state"].get(number), parameter, _ENTRIES[kind])
+    ]
+
+
+def _steps_like(optimizer: optim.Optimizer, kind: type[optim.Optimizer]) -> bool:
+    """Tell whether an optimizer is of a kind; a child with a step of its own is its user's."""
+    step = getattr(type(optimizer).step, "__qualname__", "")  # torch wraps the function itself
+    return isinstance(optimizer, kind) and step == kind.step.__qualname__
+
+
+def _lacking_options(optimizer: optim.Optimizer, groups: list[dict[str, Any]]) -> list[str]:
+    """Return the options that the groups have not, even after torch has put in its newer ones."""
+    loaded = copy.copy(optimizer)
+    loaded.__setstate__({"state": {}, "param_groups": [{**one, "params": []} for one in groups]})
+    return [
+        name
+        for name in optimizer.defaults
+        if any(name not in group for group in loaded.param_groups)
+    ]
+
+
+def _misfits(kept: Any, parameter: Tensor, needed: tuple[str, ...]) -> Iterator[str]:
+    """Give what does not fit in the state of one parameter, each as a clause."""
+    if not kept or is_lazy(parameter):  # it has not been updated yet
+        return
+    for name in (*needed, *_OPTIONAL_ENTRIES):
+        value = kept.get(name)
+        if isinstance(value, Tensor):
+            if value.shape != parameter.shape:
+                shapes = tuple(value.shape), tuple(parameter.shape)
+                yield f"{name} is {shapes[0]} and the parameter {shapes[1]}"
+        elif name in needed:
+            yield f"{name} is missing" if value is None else f"{name} is {kind_of(value)}"
+
+
+def _numbers(sizes: list[int]) -> str:
+    return " + ".join(map(str, sizes)) or "no"
 
 
 def _some(names: list[str]) -> str:

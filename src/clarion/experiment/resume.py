@@ -11,7 +11,7 @@ from typing import Any
 from clarion.callbacks.best_model_restore import BestModelRestore
 from clarion.callbacks.checkpoint import LRSchedulerCheckpoint, ModelCheckpoint
 from clarion.callbacks.early_stopping import EarlyStopping
-from clarion.checkpoints.apply import apply_weights
+from clarion.checkpoints.apply import apply_weights, check_optimizer_state, differences
 from clarion.checkpoints.manifest import NewerFormatError, environment
 from clarion.checkpoints.random import load_random_states
 from clarion.checkpoints.reader import Checkpoint, read_newest
@@ -142,8 +142,11 @@ def _from_checkpoint(
     checkpoint: Checkpoint,
 ) -> None:
     source = checkpoint.directory
+    weights, optimizer_state = checkpoint.state["network"], checkpoint.state.get("optimizer")
     _check_optimizer(model, checkpoint)
-    apply_weights(model.network, checkpoint.state["network"], source=source, action="resume from")
+    _check_optimizer_state(model, optimizer_state, source, weights)
+    apply_weights(model.network, weights, source=source, action="resume from")
+    _check_optimizer_state(model, optimizer_state, source)  # if the network has mended the weights
     try:
         writer.state_of(model).load_state_dict(checkpoint.state)
     except CheckpointError as error:
@@ -168,7 +171,7 @@ def _from_checkpoint(
 
 
 def _check_optimizer(model: Model, checkpoint: Checkpoint) -> None:
-    """Raise if the optimizer is of another class; torch would take over what it cannot use."""
+    """Raise if the optimizer is another one; torch would take over what it cannot use."""
     written = checkpoint.manifest.info.get("optimizer")
     own = type(model.optimizer).__name__
     if written not in (None, own):
@@ -207,6 +210,16 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _check_optimizer_state(
+    model: Model, state: Any, source: object, weights: Mapping[str, Any] | None = None
+) -> None:
+    """Raise if the state does not fit; weights that do not are told in its place, later."""
+    if state is not None and not (weights and differences(model.network, weights)):
+        check_optimizer_state(
+            model.optimizer, state, model.network, source=source, action="resume from"
+        )
+
+
 def _tell_of_other_settings(checkpoint: Checkpoint) -> None:
     """Say which settings differ that may change the last bits of the results."""
     now = environment()
@@ -241,6 +254,10 @@ def _from_files(
     def load_weights(path: str) -> None:
         apply_weights(model.network, load_state(path), source=path, action="resume from")
 
+    weights, path = directory.model_checkpoint_filename, directory.optimizer_checkpoint_filename
+    if os.path.exists(path):  # before anything is changed
+        found = load_state(weights) if os.path.exists(weights) else None
+        _check_optimizer_state(model, load_state(path), path, found)
     load("weights", directory.model_checkpoint_filename, load_weights)
     load("optimizer state", directory.optimizer_checkpoint_filename, model.load_optimizer_state)
     load("random states", directory.random_state_checkpoint_filename, load_random_states)

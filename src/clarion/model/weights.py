@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from clarion.checkpoints.apply import apply_weights
+from clarion.checkpoints.apply import apply_weights, check_optimizer_state
 from clarion.checkpoints.weights import load_state, save_state
 from clarion.data.nested import numpy_to_torch, torch_to
 from clarion.distributed.data_parallel import DataParallel
@@ -59,17 +59,22 @@ class Weights(Examination):
     def load_optimizer_state(self, f: _File) -> None:
         """Load the optimizer's ``state_dict``; ``f`` is a path or a binary file object.
 
+        When an error is raised the optimizer has the state it had before.
+
         Raises:
-            CheckpointError: If the file is broken, unsafe, or of another optimizer.
+            MissingFileError: If there is no such file.
+            CheckpointError: If the file is broken, unsafe, of another optimizer, or of parameters
+                of other shapes.
         """
         optimizer = self._own_optimizer()
         state = load_state(f)
+        check_optimizer_state(optimizer, state, self.network, source=f)
         try:
             optimizer.load_state_dict(state)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"The optimizer state in {f} does not fit this optimizer: {error}. Build the same "
-                "optimizer over the same network."
+                f'Cannot load "{f}": the optimizer state does not fit this optimizer: {error}. '
+                "Build the same optimizer over the same network."
             ) from error
         place_optimizer_state(optimizer)
 
