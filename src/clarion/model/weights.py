@@ -30,11 +30,14 @@ class Weights(Examination):
     def save_weights(self, f: _File) -> None:
         """Save the network's ``state_dict``.
 
+        Where several processes train together, the first writes a file that is given by its path;
+        a file object is each one's own.
+
         Args:
             f: A path or a binary file object. A name that ends in ``.safetensors`` gets that
                 format, any other the one of ``torch.save``.
         """
-        save_state(self.network.state_dict(), f)
+        self._save(self.network.state_dict(), f)
 
     def load_weights(self, f: _File, strict: bool = True) -> Any:
         """Load a ``state_dict`` into the network, without running any code of the file.
@@ -53,8 +56,11 @@ class Weights(Examination):
         return apply_weights(self.network, load_state(f), strict=strict, source=f)
 
     def save_optimizer_state(self, f: _File) -> None:
-        """Save the optimizer's ``state_dict``; ``f`` is a path or a binary file object."""
-        save_state(self._own_optimizer().state_dict(), f)
+        """Save the optimizer's ``state_dict``; ``f`` is a path or a binary file object.
+
+        Several processes: see ``save_weights``.
+        """
+        self._save(self._own_optimizer().state_dict(), f)
 
     def load_optimizer_state(self, f: _File) -> None:
         """Load the optimizer's ``state_dict``; ``f`` is a path or a binary file object.
@@ -154,6 +160,10 @@ class Weights(Examination):
     def cpu(self) -> Self:
         """Move the model to the CPU."""
         return self._to_plain("cpu")
+
+    def _save(self, state: Mapping[str, Any], f: _File) -> None:
+        if self._strategy.rank == 0 or not isinstance(f, str | os.PathLike):
+            save_state(state, f)
 
     def _to_plain(self, device: Any) -> Self:
         self.to(device)
