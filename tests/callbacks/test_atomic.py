@@ -39,7 +39,20 @@ def test_text_is_utf_8_and_bytes_are_bytes(path):
 def test_the_old_file_is_there_until_the_new_one_is_whole(path):
     seen = []
     atomic_lambda_save(path, lambda fd: seen.append((fd.name, path.read_text())), ())
-    assert seen == [(f"{path}.tmp", "old")]
+    [(name, text)] = seen
+    assert (os.path.dirname(name), os.path.splitext(name)[1]) == (str(path.parent), ".tmp")
+    assert text == "old"
+
+
+def test_a_second_writer_does_not_disturb_the_first(path):
+    def write_between(fd):
+        fd.write("first")
+        atomic_lambda_save(path, write, ("second",))
+        assert path.read_text() == "second"
+
+    atomic_lambda_save(path, write_between, ())
+    assert path.read_text() == "first"
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_the_temporary_file_may_have_another_name(path, tmp_path):

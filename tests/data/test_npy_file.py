@@ -42,6 +42,19 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["p.npy"]
 
 
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "p.npy"
+    with NpyFile(path) as one, NpyFile(path) as other:
+        joiners = [Joiner(to_numpy=True, store=file) for file in (one, other)]
+        for rows, joiner in enumerate(joiners, 2):
+            joiner.append(torch.full((rows, 2), float(rows)), rows)
+        results = [joiner.result() for joiner in joiners]
+
+    assert [result[0, 0] for result in results] == [2, 3]
+    assert np.array_equal(np.load(path), np.full((3, 2), 3.0))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.npy"]
+
+
 def test_bad_names_are_refused_before_anything_is_computed(tmp_path):
     with pytest.raises(ClarionError, match=r'p.csv".* ends in ".npy"'):
         NpyFile(tmp_path / "p.csv")

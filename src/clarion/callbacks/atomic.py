@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from clarion.checkpoints.files import flush_directory, free_megabytes
+from clarion.checkpoints.files import flush_directory, free_megabytes, temporary_of
 from clarion.errors import MissingFileError
 
 __all__ = ["atomic_lambda_save", "make_directory", "open_file"]
@@ -33,8 +33,9 @@ def atomic_lambda_save(
         filename: The file. What is not a regular file (a pipe, a device) is written directly.
         save_lambda: Receives the open file, then ``args``.
         args: Further arguments.
-        temporary_filename: Where to write first; ``filename`` with ``.tmp`` appended if omitted.
-            On another disk than ``filename`` it cannot be renamed.
+        temporary_filename: Where to write first; if omitted a name of this call's own beside
+            ``filename``, so that several writers do not disturb each other. On another disk than
+            ``filename`` it cannot be renamed.
         open_mode: As for ``open``; text is UTF-8.
         atomic: Whether to use a temporary file at all.
     """
@@ -42,7 +43,7 @@ def atomic_lambda_save(
     if not atomic or (target.exists() and not target.is_file()):
         _write(target, save_lambda, args, open_mode)
         return
-    temporary = Path(temporary_filename or f"{target}.tmp")
+    temporary = Path(temporary_filename) if temporary_filename else temporary_of(target)
     try:
         fd = open_file(temporary, open_mode)
     except OSError as error:

@@ -54,7 +54,7 @@ class PeriodicSaveCallback(RememberingCallback):
         restore_best: Whether to call ``restore`` with the best file when the training ends.
         period: Write when the number of the epoch is a multiple; without ``save_best_only`` only.
         verbose: Whether to print a line at each file.
-        temporary_filename: Where to write first; the file's name with ``.tmp`` if omitted.
+        temporary_filename: Where to write first; a name of its own beside the file if omitted.
         atomic_write: Whether to keep the old file until the new one is whole.
         open_mode: How the file is opened for ``save_file``; text is UTF-8.
         read_mode: How it is opened for ``restore``.

@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import re
+import secrets
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +21,13 @@ __all__ = [
     "free_megabytes",
     "replace_file",
     "save_with_torch",
+    "temporary_of",
     "write_flushed",
 ]
 
 _CHUNK = 1 << 20
+_ABANDONED = 600  # seconds after which a file that nobody finishes is removed
+_FORGOTTEN = 86400  # the same where its process seems to run: numbers come again
 
 
 def write_flushed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -56,7 +62,7 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
         return
     path = Path(os.path.realpath(path))  # a link stays a link
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_of(path)
     try:
         write_flushed(temporary, write)
         os.replace(temporary, path)
@@ -65,6 +71,23 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.unlink()
         raise
     flush_directory(path.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """Return a name beside ``path`` to write under first, which no other writer has.
+
+    It ends in ``.tmp``. Files of that kind whose writers were killed are removed.
+
+    Args:
+        path: The file that is to be replaced.
+    """
+    own = re.compile(rf"{re.escape(path.stem)}\.(\d+)-[0-9a-f]{{8}}{re.escape(path.suffix)}\.tmp")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path.parent):
+            if found := own.fullmatch(name):
+                _remove_abandoned(path.with_name(name), int(found[1]))
+    # Ranks in containers may have the same number: only chance tells their processes apart.
+    return path.with_name(f"{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}.tmp")
 
 
 def save_with_torch(value: Any, file: str | os.PathLike[str] | IO[bytes]) -> None:
@@ -106,3 +129,23 @@ def checksum(path: Path) -> int:
         while chunk := file.read(_CHUNK):
             value = zlib.crc32(chunk, value)
     return value
+
+
+def _remove_abandoned(path: Path, process: int) -> None:
+    with contextlib.suppress(OSError):  # somebody else has removed or finished it
+        age = time.time() - path.stat().st_mtime
+        if age > (_FORGOTTEN if _seems_to_run(process) else _ABANDONED):
+            path.unlink()
+
+
+def _seems_to_run(process: int) -> bool:
+    """Tell whether there is such a process here; on Windows there always seems to be."""
+    if os.name != "posix":
+        return True  # there, a signal of 0 would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clarion.checkpoints.files import temporary_of
 from clarion.errors import InvalidArgumentError, InvalidTypeError, MissingFileError, kind_of
 
 __all__ = ["NpyFile"]
@@ -52,7 +53,7 @@ class NpyFile:
                 f'"{path}" cannot be written: there is no directory "{self.path.parent}". Create '
                 "it first."
             )
-        self._temporary = self.path.with_name(self.path.name + ".tmp")
+        self._temporary = temporary_of(self.path)
         self._dtype = np.dtype(np.float32)
         self._tail: tuple[int, ...] = ()
 

@@ -144,8 +144,8 @@ class AtomicCSVLogger(_RowLogger):
         batch_granularity: Whether to write a row per train batch too.
         separator: The character between two cells.
         append: Whether to go on in an existing file, whose header stays; else it is overwritten.
-        temporary_filename: The temporary file, on the same file system; ``filename`` with
-            ``.tmp`` after it if omitted.
+        temporary_filename: The temporary file, on the same file system; a name of its own beside
+            ``filename`` if omitted.
 
     Raises:
         InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks

@@ -315,7 +315,7 @@ class AtomicCSVGradientLogger(_RowGradientLogger):
         separator: The character between two cells.
         append: Whether to go on in existing files; else they are overwritten.
         temporary_filename: The temporary file, on the same file system, where each new file is
-            prepared; its own name with ``.tmp`` after it if omitted.
+            prepared; a name of its own beside it if omitted.
         **kwargs: See `GradientLoggerBase`.
 
     Raises:

@@ -74,7 +74,7 @@ class AtomicRows:
         columns: The names of the columns, for the header.
         separator: The character between two cells.
         append: Whether to keep what is in the file. The header is only written to an empty file.
-        temporary_path: Where a new file is prepared: ``path`` with ``.tmp`` after it if omitted.
+        temporary_path: Where a new file is prepared: a name of its own beside ``path`` if omitted.
             On another disk than ``path`` it cannot be renamed: the file is then written directly,
             with a warning.
 
