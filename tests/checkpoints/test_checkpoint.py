@@ -1,13 +1,14 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from clarion.checkpoints import files, writer
+from clarion.checkpoints import files, reader, writer
 from clarion.checkpoints.manifest import FORMAT, Manifest
 from clarion.checkpoints.reader import read_checkpoint, read_newest
 from clarion.checkpoints.writer import previous_of, write_checkpoint
@@ -131,6 +132,40 @@ def test_a_broken_checkpoint_never_replaces_the_good_one(last):
     write(last, 2)
     assert epoch_in(read_checkpoint(last)) == 2
     assert epoch_in(read_checkpoint(previous_of(last))) == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "while reading", "after"])
+def test_another_rank_sets_the_broken_checkpoint_aside_meanwhile(last, monkeypatch, moment):
+    (last / "network.safetensors").write_bytes(b"")
+
+    def set_aside(*_):
+        if last.exists():
+            os.rename(last, last.with_name("last.broken-1"))
+
+    if moment == "before":
+        set_aside()
+    elif moment == "while reading":
+        original = Manifest.verify
+        monkeypatch.setattr(
+            Manifest, "verify", lambda self, path: (set_aside(), original(self, path))
+        )
+    else:
+        original_aside = reader._set_aside
+        monkeypatch.setattr(reader, "_set_aside", lambda path: (set_aside(), original_aside(path)))
+    with nullcontext() if moment == "before" else pytest.warns(UserWarning, match="An earlier"):
+        assert epoch_in(read_newest(last)) == 1
+    names = sorted(path.name for path in last.parent.iterdir())
+    assert names == ["last.broken-1", "last.previous"]
+
+
+def test_where_the_newest_was_set_aside_the_best_is_read_if_nothing_else_is(last):
+    last.rename(last.with_name("last.broken-1"))
+    previous_of(last).rename(last.with_name("best"))
+
+    assert epoch_in(read_newest(last)) == 1
+
+    shutil.rmtree(last.with_name("best"))
+    assert read_newest(last) is None
 
 
 def test_if_both_are_broken_both_are_named(last):

@@ -111,18 +111,12 @@ class Manifest:
         """
         for name, entry in self.files.items():
             path = directory / name
-            if not path.is_file():
-                raise CheckpointError(f'"{path}" is missing.')
-            size = path.stat().st_size
-            if size != entry.size:
-                raise CheckpointError(
-                    f'"{path}" is broken: it has {size} bytes instead of {entry.size}.'
-                )
-            if checksum(path) != entry.crc32:
-                raise CheckpointError(
-                    f'"{path}" is broken: its content has changed since it was written '
-                    "(the checksum differs)."
-                )
+            try:
+                _verify_file(path, entry)
+            except FileNotFoundError as error:
+                raise CheckpointError(f'"{path}" is missing.') from error
+            except OSError as error:
+                raise CheckpointError(f'"{path}" cannot be read: {error}.') from error
 
 
 def environment() -> dict[str, Any]:
@@ -137,3 +131,14 @@ def environment() -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
+
+
+def _verify_file(path: Path, entry: FileEntry) -> None:
+    size = path.stat().st_size
+    if size != entry.size:
+        raise CheckpointError(f'"{path}" is broken: it has {size} bytes instead of {entry.size}.')
+    if checksum(path) != entry.crc32:
+        raise CheckpointError(
+            f'"{path}" is broken: its content has changed since it was written '
+            "(the checksum differs)."
+        )

@@ -1,5 +1,6 @@
 """Checkpoints checked and read, the one before taken if the newest is broken."""
 
+import contextlib
 import json
 import os
 import warnings
@@ -76,7 +77,8 @@ def read_newest(directory: str | os.PathLike[str]) -> Checkpoint | None:
 
     Earlier ones are the one before it, and those that are kept of other epochs. A broken one is
     named in a warning and set aside as ``<directory>.broken-<n>``, so that it never takes the
-    place of a good one.
+    place of a good one. Several processes may do so at the same time: one of them sets it aside,
+    and all return the same.
 
     Args:
         directory: Where ``write_checkpoint`` wrote.
@@ -89,15 +91,13 @@ def read_newest(directory: str | os.PathLike[str]) -> Checkpoint | None:
     """
     directory = Path(directory)
     wait_for_writes(directory)
-    previous = previous_of(directory)
     if not directory.exists():
-        # A kill between the two renames leaves only the previous one.
-        return read_checkpoint(previous) if previous.exists() else None
+        return _read_without_newest(directory)
     try:
         return read_checkpoint(directory)
     except NewerFormatError:
         raise
-    except CheckpointError as error:
+    except (CheckpointError, MissingFileError) as error:
         checkpoint = _read_earlier(directory, error)
         warnings.warn(
             f"{error} An earlier checkpoint is used instead: {_described(checkpoint)}.",
@@ -107,7 +107,18 @@ def read_newest(directory: str | os.PathLike[str]) -> Checkpoint | None:
         return checkpoint
 
 
-def _read_earlier(directory: Path, newest: CheckpointError) -> Checkpoint:
+def _read_without_newest(directory: Path) -> Checkpoint | None:
+    """Return an earlier checkpoint where the newest has no directory."""
+    previous = previous_of(directory)
+    if any(directory.parent.glob(f"{directory.name}.broken-*")):  # or another rank has set it aside
+        there = [path for path in (previous, *kept_beside(directory)) if path.exists()]
+        gone = CheckpointError(f'"{directory}" was broken and has been set aside.')
+        return _read_earlier(directory, gone) if there else None
+    # A kill between the two renames leaves only the previous one.
+    return read_checkpoint(previous) if previous.exists() else None
+
+
+def _read_earlier(directory: Path, newest: Exception) -> Checkpoint:
     errors = [str(newest)]
     for path in (previous_of(directory), *kept_beside(directory)):
         try:
@@ -139,4 +150,5 @@ def _set_aside(directory: Path) -> None:
     number = 1
     while (broken := directory.with_name(f"{directory.name}.broken-{number}")).exists():
         number += 1
-    os.rename(directory, broken)
+    with contextlib.suppress(FileNotFoundError):  # another rank has done it meanwhile
+        os.rename(directory, broken)
