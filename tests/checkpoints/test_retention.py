@@ -1,3 +1,4 @@
+import math
 import os
 import shutil
 
@@ -94,6 +95,18 @@ def test_a_smaller_number_removes_what_is_too_much(last):
 def test_without_a_score_nothing_is_the_best(last, score):
     write_all(last, Retention(), [score, score])
     assert kept(last) == {"last": 2, "last.previous": 1}
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, None])
+def test_an_epoch_without_a_finite_score_removes_no_best_one(last, score):
+    write_all(last, Retention(best=2), [0.3, 0.5, 0.4])
+    before = kept(last)
+
+    write(last, Retention(best=2), 4, score)
+
+    after = kept(last)
+    assert before.items() >= {"best": 1, "epoch-1": 1, "epoch-3": 3}.items()
+    assert after == {**before, "last": 4, "last.previous": 3}
 
 
 def test_a_score_of_another_kind_begins_anew(last):

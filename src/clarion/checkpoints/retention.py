@@ -31,7 +31,7 @@ class Retention:
     Args:
         newest: How many of the newest epochs stay, the last one included.
         best: How many of the best epochs stay, where the manifests tell a score; the best one
-            always does.
+            always does. An epoch whose score is nan or infinite is none of them, and removes none.
 
     Raises:
         InvalidArgumentError: If a number is less than 1.
@@ -67,7 +67,9 @@ class Retention:
     def _staying(self, info: dict[str, Any], found: dict[Path, dict[str, Any]]) -> list[Path]:
         """Return the directories of epochs that stay; one alone of a kind has its slot already."""
         newest = list(found)[-self.newest :] if self.newest > 1 else []
-        scored = [path for path in found if _is_comparable(info, found[path])]
+        scored = [
+            path for path in found if _is_alike(info, found[path]) and _has_score(found[path])
+        ]
         scored.sort(key=lambda path: found[path]["score"], reverse=info.get("mode") == "max")
         return newest + (scored[: self.best] if self.best > 1 else [])
 
@@ -95,17 +97,20 @@ def _info_of(directory: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_comparable(info: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Tell whether both have a score, of the same kind."""
-    scores = (info.get("score"), other.get("score"))
-    same = all(info.get(name) == other.get(name) for name in ("monitor", "mode"))
-    return same and all(score is not None and math.isfinite(score) for score in scores)
+def _is_alike(info: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether scores of both are of the same kind."""
+    return all(info.get(name) == other.get(name) for name in ("monitor", "mode"))
+
+
+def _has_score(info: dict[str, Any]) -> bool:
+    score = info.get("score")
+    return score is not None and math.isfinite(score)
 
 
 def _is_better(info: dict[str, Any], best: dict[str, Any]) -> bool:
-    if not _is_comparable(info, info):
+    if not _has_score(info):
         return False
-    if not _is_comparable(info, best) or best["epoch"] == info["epoch"]:
+    if not _is_alike(info, best) or not _has_score(best) or best["epoch"] == info["epoch"]:
         return True
     new, old = info["score"], best["score"]
     return bool(new > old if info["mode"] == "max" else new < old)
