@@ -181,6 +181,24 @@ def test_nothing_there_is_no_error_for_resuming_but_one_for_reading(tmp_path):
         read_checkpoint(tmp_path / "last")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"format": FORMAT + 1, "environment": []}, rf"has format {FORMAT + 1}.*clarion \?; this"),
+        ({"format": 2, "info": {}, "environment": {}}, 'is broken: it has no "files"'),
+        ({"format": 2, "files": [], "info": {}, "environment": {}}, '"files" is a list instead'),
+        ({"format": 2, "files": {}, "info": 3, "environment": {}}, '"info" is an int instead'),
+        ({"format": 2, "files": {}, "info": {"epoch": "x"}, "environment": {}}, "is broken: inv"),
+        ({"format": 2, "files": {}, "info": {}, "environment": {}}, 'its files lack "state.json"'),
+        ([], "is broken"),
+    ],
+)
+def test_a_manifest_that_holds_something_else_is_named(last, content, message):
+    (last / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(last)
+
+
 def test_a_newer_format_is_refused_and_not_fallen_back_from(last):
     content = json.loads((last / "manifest.json").read_text())
     content["format"] = FORMAT + 1

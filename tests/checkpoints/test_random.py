@@ -15,6 +15,7 @@ from clarion import (
     set_seeds,
 )
 from clarion.checkpoints.random import RandomState, preserved_random_state
+from clarion.errors import CheckpointError, MissingFileError
 
 
 def draw():
@@ -87,6 +88,46 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 
     with pytest.raises(RuntimeError, match=r"random\.states"):
         load_random_states(path)
+
+
+@pytest.mark.parametrize("kept", [-1, -200, 100, 31, 4, 0])
+def test_a_file_that_was_cut_off_is_named(tmp_path, kept):
+    path = tmp_path / "random.states"
+    save_random_states(path)
+    path.write_bytes(path.read_bytes()[:kept])
+
+    with pytest.raises(CheckpointError, match=r'random\.states" does not hold random states'):
+        load_random_states(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("python", (3, (1, 2), None)), ("numpy", ("MT19937",)), ("cuda", 3)]
+)
+def test_one_bad_state_leaves_all_generators_as_they_were(tmp_path, name, wrong):
+    path = tmp_path / "random.states"
+    save_random_states(path)
+    states = torch.load(path, weights_only=False)
+    if name == "cuda":
+        del states["cuda"]
+    else:
+        states[name] = wrong
+    torch.save(states, path)
+    set_seeds(1)
+    expected = draw()
+    set_seeds(1)
+
+    with pytest.raises(CheckpointError, match=r'random\.states" does not hold.*"cpu", "cuda"'):
+        load_random_states(path)
+
+    assert draw() == expected
+
+
+def test_random_states_that_are_something_else_or_not_there(tmp_path):
+    torch.save([1], tmp_path / "list")
+    with pytest.raises(CheckpointError, match="it is a list where a dict is expected"):
+        load_random_states(tmp_path / "list")
+    with pytest.raises(MissingFileError, match=r'no file ".*none" to load random states from'):
+        load_random_states(tmp_path / "none")
 
 
 def test_states_survive_as_plain_values():

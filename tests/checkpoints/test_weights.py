@@ -255,3 +255,36 @@ def test_layers_without_a_shape_yet_take_the_files():
     net = nn.LazyLinear(2)
     apply_weights(net, {"weight": torch.ones(2, 5), "bias": torch.ones(2)})
     assert net.weight.shape == (2, 5)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], r'load "w\.pt": it is a list where a dict of tensors by name is expected\. Save'),
+        (3, "it is an int where"),
+        ("x", "it is a str where"),
+        (None, "it is None where"),
+        ({1: torch.zeros(2)}, "it is a dict with the key 1 where names are expected"),
+    ],
+)
+def test_what_are_no_weights_by_name(content, message, strict):
+    with pytest.raises(CheckpointError, match=message):
+        apply_weights(nn.Linear(3, 1), content, strict=strict, source="w.pt")
+
+
+@pytest.mark.parametrize("wrong", ["x", None, {"a": 1}, [1.0]])
+def test_what_is_no_tensor_is_named_and_nothing_is_changed(wrong):
+    net = nn.Linear(3, 1)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    weights = {"weight": torch.ones(1, 3), "bias": wrong}
+
+    with pytest.raises(
+        CheckpointError, match=r'"bias" is (a str|None|a dict|a list).* and \(1,\) in'
+    ):
+        apply_weights(net, weights)
+
+    assert_same(net.state_dict(), before)
+    result = apply_weights(net, weights, strict=False)
+    assert (result.missing_keys, result.unexpected_keys) == (["bias"], ["bias"])
+    assert torch.equal(net.weight, torch.ones(1, 3))

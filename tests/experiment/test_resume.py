@@ -246,6 +246,25 @@ def test_optimizer_state_of_layers_in_another_order_is_refused_before_anything_c
     assert not other.model.optimizer.state
 
 
+def test_a_manifest_that_does_not_tell_the_epoch_is_refused(trained, make, train):
+    path = Path(trained.checkpoint_directory) / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["info"]["epoch"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        CheckpointError, match=r'Cannot resume from .* not tell the epoch; .*"step"'
+    ):
+        train(make(), 4)
+
+
+@pytest.mark.parametrize("content", [[1], {1: torch.zeros(1)}, {"weight": "x", "bias": "x"}])
+def test_a_file_of_the_reference_that_holds_no_weights_is_refused(trained, make, train, content):
+    only_the_files_of_the_reference(trained)
+    torch.save(content, trained.model_checkpoint_filename)
+    with pytest.raises(CheckpointError, match=r'Cannot resume from ".*checkpoint\.ckpt": '):
+        train(make(), 4)
+
+
 def test_other_settings_are_told(trained, make, train, capsys):
     path = Path(trained.checkpoint_directory) / "manifest.json"
     content = json.loads(path.read_text())

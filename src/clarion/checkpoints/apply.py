@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn, optim
 from torch.nn.parameter import is_lazy
+from torch.overrides import is_tensor_like
 
 from clarion.errors import CheckpointError, kind_of, quoted, suggestion
 
@@ -52,7 +53,8 @@ def apply_weights(
     Args:
         network: Receives the weights.
         weights: Tensors by name, as ``state_dict`` gives them.
-        strict: Whether every name and shape has to fit.
+        strict: Whether every name and shape has to fit. What is no tensor where the network has
+            one does not fit either.
         source: What the weights come from, for the error: a path; None if they are in memory.
         action: What is tried, for the error: ``"load"``, ``"resume from"``.
 
@@ -61,8 +63,15 @@ def apply_weights(
         as missing and unexpected.
 
     Raises:
-        CheckpointError: If the weights do not fit.
+        CheckpointError: If the weights do not fit, or are no tensors by name.
     """
+    wrong = _unlike_weights(weights)
+    if wrong:
+        what = "set the weights" if source is None else f'{action} "{source}"'
+        raise CheckpointError(
+            f"Cannot {what}: {wrong}. Save weights with save_weights, or "
+            "torch.save(network.state_dict(), path)."
+        )
     weights = _renamed_like(network, weights)
     trouble = differences(network, weights, "the dict" if source is None else "the checkpoint")
     if not trouble:
@@ -105,6 +114,9 @@ def differences(
         >>> differences(nn.Linear(2, 1), {"weight": torch.zeros(1, 3), "bias": torch.zeros(1)})
         ['"weight" is (1, 3) in the checkpoint and (1, 2) in the network']
     """
+    wrong = _unlike_weights(weights)
+    if wrong:
+        return [wrong]
     own = network.state_dict()
     misshapen = _misshapen(network, weights)
     clauses = [
@@ -192,17 +204,33 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: x for name, x in state if isinstance(x, Tensor) and not is_lazy(x)}
 
 
+def _unlike_weights(weights: Any) -> str:
+    """Return what tells that these are no weights by name; nothing if they may be."""
+    if not isinstance(weights, Mapping):
+        return f"it is {kind_of(weights)} where a dict of tensors by name is expected"
+    strange = [key for key in weights if not isinstance(key, str)]
+    return f"it is a dict with the key {strange[0]!r} where names are expected" if strange else ""
+
+
 def _misshapen(
     network: nn.Module, weights: Mapping[str, Any]
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return the shapes given and wanted, by the name of each weight for which they differ."""
-    return {
-        name: (tuple(weights[name].shape), tuple(own.shape))
-        for name, own in _tensors(network).items()
-        if isinstance(weights.get(name), Tensor)
-        and not is_lazy(weights[name])
-        and weights[name].shape != own.shape
-    }
+) -> dict[str, tuple[object, tuple[int, ...] | str]]:
+    """Return the shapes given and wanted, by the name of each weight for which they differ.
+
+    Where something else than a tensor is given, its kind stands in the place of the shape.
+    """
+    misshapen: dict[str, tuple[object, tuple[int, ...] | str]] = {}
+    for name, own in network.state_dict().items():
+        if name not in weights or not isinstance(own, Tensor):
+            continue
+        given, shape = weights[name], "a tensor" if is_lazy(own) else tuple(own.shape)
+        if not is_tensor_like(given):
+            misshapen[name] = (kind_of(given), shape)
+        elif not isinstance(given, Tensor) or is_lazy(given) or is_lazy(own):
+            continue
+        elif given.shape != own.shape:
+            misshapen[name] = (tuple(given.shape), shape)
+    return misshapen
 
 
 def _optimizer_differences(optimizer: optim.Optimizer, state: Any, network: nn.Module) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 
 from clarion._version import __version__
 from clarion.checkpoints.files import checksum, write_flushed
-from clarion.errors import CheckpointError
+from clarion.errors import CheckpointError, kind_of
 
 __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "NewerFormatError", "environment"]
 
@@ -87,15 +87,22 @@ class Manifest:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f'"{path}" is broken: {error}.') from error
         if written > FORMAT:
+            settings = content.get("environment")
+            writer = settings.get("clarion", "?") if isinstance(settings, dict) else "?"
             raise NewerFormatError(
-                f'"{directory}" has format {written}, written by clarion '
-                f"{content.get('environment', {}).get('clarion', '?')}; this one ({__version__}) "
-                f"reads up to format {FORMAT}. Install the newer clarion."
+                f'"{directory}" has format {written}, written by clarion {writer}; this one '
+                f"({__version__}) reads up to format {FORMAT}. Install the newer clarion."
             )
         try:
+            for name in ("files", "info", "environment"):
+                if not isinstance(content[name], dict):
+                    raise TypeError(f'"{name}" is {kind_of(content[name])} instead of a dict')
             files = {name: FileEntry(**entry) for name, entry in content["files"].items()}
+            int(content["info"].get("epoch", 0))
             return cls(files, content["info"], content["environment"], written)
-        except (KeyError, TypeError, AttributeError) as error:
+        except KeyError as error:
+            raise CheckpointError(f'"{path}" is broken: it has no "{error.args[0]}".') from error
+        except (TypeError, ValueError) as error:
             raise CheckpointError(f'"{path}" is broken: {error}.') from error
 
     def write(self, directory: Path) -> None:

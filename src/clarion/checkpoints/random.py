@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clarion.checkpoints.files import save_with_torch
-from clarion.errors import CheckpointError
+from clarion.errors import CheckpointError, MissingFileError, kind_of
 
 __all__ = [
     "RandomState",
@@ -62,27 +62,45 @@ def save_random_states(f: str | os.PathLike[str] | IO[bytes]) -> None:
 def load_random_states(f: str | os.PathLike[str] | IO[bytes]) -> None:
     """Restore the random states that ``save_random_states`` saved.
 
-    Nothing but numbers is read from the file: one that would run code is refused.
+    Nothing but numbers is read from the file: one that would run code is refused. When an error is
+    raised all generators are as they were before.
 
     Args:
         f: A path or a binary file object.
 
     Raises:
-        CheckpointError: If the file holds anything else than random states.
+        MissingFileError: If there is no such file.
+        CheckpointError: If the file is broken, or holds anything else than random states.
     """
+    if not isinstance(f, str | os.PathLike):
+        _restore(f, getattr(f, "name", "the file"))
+        return
+    try:
+        file = open(f, "rb")  # noqa: SIM115  # closed below; a missing file has its own error
+    except FileNotFoundError as error:
+        raise MissingFileError(f'There is no file "{f}" to load random states from.') from error
+    with file:
+        _restore(file, f)
+
+
+def _restore(file: IO[bytes], name: object) -> None:
+    before = RandomState().state_dict()
     try:
         with torch.serialization.safe_globals(_NUMPY_TYPES):
-            states = torch.load(f, map_location="cpu", weights_only=True)
+            states = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(states, dict):
+            raise TypeError(f"it is {kind_of(states)} where a dict is expected")
         torch.set_rng_state(states["cpu"])
         if states["cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
         np.random.set_state(states["numpy"])  # noqa: NPY002
         random.setstate(states["python"])
-    except OSError:
-        raise
-    except Exception as error:
+    except Exception as error:  # torch raises all sorts of them
+        RandomState().load_state_dict(before)
         raise CheckpointError(
-            f"{f} does not hold random states that can be read safely: {error}"
+            f'"{name}" does not hold random states that can be read safely '
+            f"({type(error).__name__}: {error}). save_random_states writes them, under "
+            '"cpu", "cuda", "numpy" and "python"; use another copy of the file.'
         ) from error
 
 

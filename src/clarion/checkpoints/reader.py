@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from clarion.checkpoints.async_writer import wait_for_writes
-from clarion.checkpoints.manifest import Manifest, NewerFormatError
+from clarion.checkpoints.manifest import MANIFEST, Manifest, NewerFormatError
 from clarion.checkpoints.retention import kept_beside
 from clarion.checkpoints.structure import decode
 from clarion.checkpoints.writer import STATE, previous_of
@@ -58,6 +58,11 @@ def read_checkpoint(
     if not directory.is_dir():
         raise CheckpointError(f'"{directory}" is a file where a checkpoint has a directory.')
     manifest = Manifest.read(directory)
+    if STATE not in manifest.files:
+        raise CheckpointError(
+            f'"{directory / MANIFEST}" is broken: its files lack "{STATE}", which every checkpoint '
+            "has."
+        )
     manifest.verify(directory)
     try:
         plain = json.loads((directory / STATE).read_text(encoding="utf-8"))

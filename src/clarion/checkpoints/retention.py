@@ -110,7 +110,7 @@ def _has_score(info: dict[str, Any]) -> bool:
 def _is_better(info: dict[str, Any], best: dict[str, Any]) -> bool:
     if not _has_score(info):
         return False
-    if not _is_alike(info, best) or not _has_score(best) or best["epoch"] == info["epoch"]:
+    if not _is_alike(info, best) or not _has_score(best) or best.get("epoch") == info["epoch"]:
         return True
     new, old = info["score"], best["score"]
     return bool(new > old if info["mode"] == "max" else new < old)

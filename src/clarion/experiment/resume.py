@@ -17,7 +17,7 @@ from clarion.checkpoints.random import load_random_states
 from clarion.checkpoints.reader import Checkpoint, read_newest
 from clarion.checkpoints.weights import load_state
 from clarion.console import is_first_rank, say
-from clarion.errors import CheckpointError
+from clarion.errors import CheckpointError, quoted
 from clarion.experiment.directory import ExperimentDirectory
 from clarion.experiment.history import best_row, cut_log, read_log
 from clarion.experiment.training_checkpoint import TrainingCheckpoint, options_of
@@ -69,7 +69,7 @@ def resume(
     checkpoint = _newest(directory)
     _check_that_ranks_agree(model, directory, checkpoint)
     if checkpoint is not None:
-        epoch = int(checkpoint.manifest.info["epoch"])
+        epoch = _epoch_of(checkpoint)
         _from_checkpoint(model, directory, checkpoint_writer, checkpoint)
         if verbose:
             batch = model.progress.batch
@@ -133,6 +133,16 @@ def _check_that_ranks_agree(
                 f'Rank 0 and rank {rank} find different checkpoints in "{directory.directory}". '
                 "The directory has to be on a disk that all ranks share."
             )
+
+
+def _epoch_of(checkpoint: Checkpoint) -> int:
+    info = checkpoint.manifest.info
+    if "epoch" not in info:
+        raise CheckpointError(
+            f'Cannot resume from "{checkpoint.directory}": its manifest does not tell the epoch; '
+            f"it tells {quoted(info) or 'nothing'}. Use another copy of it."
+        )
+    return int(info["epoch"])
 
 
 def _from_checkpoint(
@@ -214,7 +224,7 @@ def _check_optimizer_state(
     model: Model, state: Any, source: object, weights: Mapping[str, Any] | None = None
 ) -> None:
     """Raise if the state does not fit; weights that do not are told in its place, later."""
-    if state is not None and not (weights and differences(model.network, weights)):
+    if state is not None and (weights is None or not differences(model.network, weights)):
         check_optimizer_state(
             model.optimizer, state, model.network, source=source, action="resume from"
         )
