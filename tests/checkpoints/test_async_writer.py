@@ -11,6 +11,7 @@ from clarion.checkpoints import async_writer, writer
 from clarion.checkpoints.async_writer import BackgroundWriter, wait_for_writes
 from clarion.checkpoints.manifest import Manifest
 from clarion.checkpoints.reader import read_checkpoint, read_newest
+from clarion.checkpoints.retention import Retention
 from clarion.errors import CheckpointError
 
 
@@ -167,6 +168,16 @@ def test_readers_of_this_process_wait(background, gate, read):
     assert read(background.directory).state["progress"]["epoch"] == 1
     wait_for_writes(background.directory)
     assert background.directory.resolve() not in async_writer._UNDER_WAY
+
+
+def test_readers_of_what_is_kept_beside_wait_too(tmp_path, gate):
+    last = tmp_path / "last"
+    background = BackgroundWriter(last, lambda manifest: Retention().apply(last, manifest))
+    info = {"epoch": 1, "reason": "epoch", "monitor": "loss", "mode": "min", "score": 0.5}
+    background.write(state_of(1), info=info)
+    threading.Timer(0.2, gate.set).start()
+
+    assert_holds(tmp_path / "best", 1)
 
 
 def test_what_follows_is_called_with_the_manifest(tmp_path):

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -166,6 +167,44 @@ def test_where_the_newest_was_set_aside_the_best_is_read_if_nothing_else_is(last
 
     shutil.rmtree(last.with_name("best"))
     assert read_newest(last) is None
+
+
+@pytest.mark.parametrize("moment", ["between renames", "before the check", "after the check"])
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(last, monkeypatch, moment):
+    verify, sleep = Manifest.verify, time.sleep
+    todo = [moment]
+
+    def replaces(self, path):
+        if moment == "after the check":
+            verify(self, path)
+        if todo:
+            todo.clear()
+            write(last, 3)
+            if moment == "between renames":
+                last.rename(last.with_name("last.tmp"))
+        if moment != "after the check":
+            verify(self, path)
+
+    def sleeps(seconds):
+        if not last.exists():
+            last.with_name("last.tmp").rename(last)
+        sleep(0)
+
+    monkeypatch.setattr(Manifest, "verify", replaces)
+    monkeypatch.setattr(reader.time, "sleep", sleeps)
+    checkpoint = read_checkpoint(last)
+
+    assert epoch_in(checkpoint) == 3
+    assert checkpoint.manifest.info == {"epoch": 3}
+
+
+def test_a_broken_checkpoint_that_nobody_replaces_is_told_at_once(last, monkeypatch):
+    monkeypatch.setattr(reader.time, "sleep", lambda _: pytest.fail("it waits"))
+    (last / "network.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is broken"):
+        read_checkpoint(last)
+    with pytest.raises(MissingFileError):
+        read_checkpoint(last.with_name("best"))
 
 
 def test_if_both_are_broken_both_are_named(last):

@@ -103,13 +103,17 @@ class BackgroundWriter:
 
 
 def wait_for_writes(directory: str | os.PathLike[str]) -> None:
-    """Wait for a write of this process into ``directory``, if there is one under way.
+    """Wait for a write of this process into ``directory`` or one beside it, if it is under way.
 
-    Whether it failed is for its writer to tell.
+    What is kept beside a checkpoint, the best one and those of epochs, follows from its write.
+    Whether that failed is for its writer to tell.
     """
-    thread = _UNDER_WAY.pop(_known_as(directory), None)
-    if thread is not None and thread is not current_thread():
-        thread.join()
+    parent = _known_as(directory).parent
+    for path, thread in list(_UNDER_WAY.items()):
+        if path.parent == parent and thread is not current_thread():
+            thread.join()
+            if _UNDER_WAY.get(path) is thread:
+                del _UNDER_WAY[path]
 
 
 class _Copies:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from clarion.checkpoints.writer import STATE, previous_of
 from clarion.errors import CheckpointError, MissingFileError
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_newest"]
+
+_TRIES = 8
+_PAUSE = 0.05  # seconds: two renames take less
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Check every file of a checkpoint and return what it holds, tensors on the CPU.
 
-    One that this process is writing is waited for.
+    One that this process is writing is waited for. One that another process replaces meanwhile is
+    read again: what is returned is of one checkpoint.
 
     Args:
         directory: Where it stands.
@@ -53,6 +58,40 @@ def read_checkpoint(
     """
     directory = Path(directory)
     wait_for_writes(directory)
+    wanted = None if parts is None else list(parts)
+    for _ in range(_TRIES):
+        before = _identity(directory)
+        try:
+            checkpoint = _read(directory, wanted)
+        except NewerFormatError:
+            raise
+        except (CheckpointError, MissingFileError):
+            if not _is_being_replaced(directory, before):
+                raise
+        else:
+            if _identity(directory) == before:
+                return checkpoint
+        time.sleep(_PAUSE)
+    return _read(directory, wanted)
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """Return what tells one manifest from another in its place; None if there is none."""
+    try:
+        found = (directory / MANIFEST).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _is_being_replaced(directory: Path, before: tuple[int, int] | None) -> bool:
+    """Tell whether the manifest is another one now, or about to be: between the two renames."""
+    now = _identity(directory)
+    is_between = not directory.exists() and previous_of(directory).exists()
+    return is_between or now != before
+
+
+def _read(directory: Path, parts: list[str] | None) -> Checkpoint:
     if not directory.exists():
         raise MissingFileError(f'There is no checkpoint directory "{directory}".')
     if not directory.is_dir():
@@ -66,7 +105,7 @@ def read_checkpoint(
     manifest.verify(directory)
     try:
         plain = json.loads((directory / STATE).read_text(encoding="utf-8"))
-        wanted = list(plain) if parts is None else list(parts)
+        wanted = list(plain) if parts is None else parts
         state = {part: _read_part(directory, part, plain[part]) for part in wanted}
     except KeyError as error:
         raise CheckpointError(
