@@ -1,6 +1,7 @@
 import inspect
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -536,3 +537,22 @@ def test_a_log_without_the_columns_of_sets_goes_on(make, train, on_sets, data, d
     assert stats["epoch"].tolist() == [1, 2, 3, 4]
     assert stats["val_loss"].notna().all()
     assert stats["val_b_mae"].notna().tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("name", ["run{epoch}", "a{b}", "50%_drop", "{", "100%d {loss:.2f}"])
+def test_the_directory_is_taken_literally(make, train, data, tmp_path, name):
+    def schedulers():
+        return [ExponentialLR(gamma=0.9)]
+
+    directory = tmp_path / name
+    train(make(directory), 2, lr_schedulers=schedulers())
+    shutil.rmtree(directory / "checkpoints")  # so that each file is read
+    experiment = make(directory)
+    history = train(experiment, 3, lr_schedulers=schedulers(), keep_only_last_best=True)
+    assert [row["epoch"] for row in history] == [3]
+    assert experiment.saved_epochs()[-1] == 3
+    experiment.test_data(*data[:2], name="mine", verbose=False)
+    assert {"checkpoint.ckpt", "last.epoch", "lr_sched_0.lrsched", "mine_log.tsv"} <= set(
+        os.listdir(directory)
+    )
+    assert os.listdir(tmp_path) == [name]

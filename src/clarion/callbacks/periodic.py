@@ -19,7 +19,7 @@ from clarion.errors import (
     suggestion,
 )
 
-__all__ = ["PeriodicSaveCallback", "PeriodicSaveLambda", "SaveOptions"]
+__all__ = ["PeriodicSaveCallback", "PeriodicSaveLambda", "SaveOptions", "literally"]
 
 
 class SaveOptions(TypedDict, total=False):
@@ -46,7 +46,8 @@ class PeriodicSaveCallback(RememberingCallback):
 
     Args:
         filename: The file. Keys of the epoch logs may stand in braces, for example
-            ``"w.{epoch:02d}-{val_loss:.2f}.ckpt"``. Missing directories are made.
+            ``"w.{epoch:02d}-{val_loss:.2f}.ckpt"``, in the names of directories too; a brace that
+            is meant is doubled, ``"{{"``. Missing directories are made.
         monitor: The key of the epoch logs that decides what is best.
         mode: ``"min"`` if less is better, ``"max"`` if more is.
         save_best_only: Whether to write only when ``monitor`` is better than ever before.
@@ -249,6 +250,11 @@ class PeriodicSaveLambda(PeriodicSaveCallback):
         """Call ``restore``, if there is one."""
         if self._restore is not None:
             self._restore(fd)
+
+
+def literally(path: str) -> str:
+    """Return the ``filename`` that stands for a path whose braces are meant."""
+    return path.replace("{", "{{").replace("}", "}}")
 
 
 def _check_options(

@@ -7,9 +7,16 @@ from typing import Self
 
 __all__ = ["ExperimentDirectory"]
 
+_BRACES, _PERCENT = "{}", "%"
+"""What has a meaning in templates for ``str.format``, and for ``%``."""
+
 
 class ExperimentDirectory:
     """The paths of an experiment's files.
+
+    The directory is taken literally, whatever characters its name has. In the paths below in which
+    something stands for a number or a name, those that would mean something too are doubled, so
+    that ``path.format(epoch=1)``, or ``path % 0``, is the file.
 
     Attributes:
         directory: The directory.
@@ -48,16 +55,16 @@ class ExperimentDirectory:
 
     def set_paths(self) -> None:
         """Derive the paths from ``directory`` and the names in the class."""
-        self.best_checkpoint_filename = self.get_path(self.BEST_CHECKPOINT_FILENAME)
+        self.best_checkpoint_filename = self._template(self.BEST_CHECKPOINT_FILENAME, _BRACES)
         self.model_checkpoint_filename = self.get_path(self.MODEL_CHECKPOINT_FILENAME)
         self.optimizer_checkpoint_filename = self.get_path(self.OPTIMIZER_CHECKPOINT_FILENAME)
         self.random_state_checkpoint_filename = self.get_path(self.RANDOM_STATE_CHECKPOINT_FILENAME)
         self.log_filename = self.get_path(self.LOG_FILENAME)
         self.tensorboard_directory = self.get_path(self.TENSORBOARD_DIRECTORY)
         self.epoch_filename = self.get_path(self.EPOCH_FILENAME)
-        self.lr_scheduler_filename = self.get_path(self.LR_SCHEDULER_FILENAME)
+        self.lr_scheduler_filename = self._template(self.LR_SCHEDULER_FILENAME, _PERCENT)
         self.plots_directory = self.get_path(self.PLOTS_DIRECTORY)
-        self.test_log_filename = self.get_path(self.TEST_LOG_FILENAME)
+        self.test_log_filename = self._template(self.TEST_LOG_FILENAME, _BRACES)
         self.checkpoint_directory = self.get_path(self.CHECKPOINT_DIRECTORY)
         self.lock_filename = self.get_path(self.LOCK_FILENAME)
 
@@ -76,8 +83,15 @@ class ExperimentDirectory:
         """Return the numbers of the epochs whose weights have a file, in order."""
         name = re.escape(os.path.basename(self.best_checkpoint_filename))
         pattern = re.compile(name.replace(r"\{epoch\}", r"(\d+)"))
-        folder = os.path.dirname(self.best_checkpoint_filename)
+        folder = os.path.dirname(self.best_checkpoint_of(0))
         names = os.listdir(folder) if os.path.isdir(folder) else []
         return sorted(
             int(found[1]) for name in names if (found := pattern.fullmatch(name)) and found.groups()
         )
+
+    def _template(self, name: str, special: str) -> str:
+        """Return the path of a file, whose name is a template and whose directory is none."""
+        folder = self.get_path(name).removesuffix(name)
+        for character in special:
+            folder = folder.replace(character, 2 * character)
+        return folder + name

@@ -17,7 +17,7 @@ from clarion.callbacks.checkpoint import (
     OptimizerCheckpoint,
     RandomStatesCheckpoint,
 )
-from clarion.callbacks.periodic import PeriodicSaveLambda
+from clarion.callbacks.periodic import PeriodicSaveLambda, literally
 from clarion.checkpoints.lock import DirectoryLock
 from clarion.checkpoints.retention import Retention
 from clarion.console import is_first_rank, say
@@ -225,16 +225,16 @@ def _savers(
     """Return the callbacks that write the files that Poutyne knows, in its order."""
     return [
         *_best_callbacks(directory, monitor, options, verbose),
-        ModelCheckpoint(directory.model_checkpoint_filename),
-        OptimizerCheckpoint(directory.optimizer_checkpoint_filename),
-        RandomStatesCheckpoint(directory.random_state_checkpoint_filename),
-        PeriodicSaveLambda(_write_epoch, directory.epoch_filename, open_mode="w"),
+        ModelCheckpoint(literally(directory.model_checkpoint_filename)),
+        OptimizerCheckpoint(literally(directory.optimizer_checkpoint_filename)),
+        RandomStatesCheckpoint(literally(directory.random_state_checkpoint_filename)),
+        PeriodicSaveLambda(_write_epoch, literally(directory.epoch_filename), open_mode="w"),
     ]
 
 
 def _schedulers(directory: ExperimentDirectory, options: TrainOptions) -> list[Callback]:
     return [
-        LRSchedulerCheckpoint(scheduler, directory.lr_scheduler_filename % i)
+        LRSchedulerCheckpoint(scheduler, literally(directory.lr_scheduler_filename % i))
         for i, scheduler in enumerate(options.lr_schedulers or [])
     ]
 
