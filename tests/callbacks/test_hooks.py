@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from clarion.callbacks.base import ADDED_HOOKS, HOOKS, Callback
-from clarion.callbacks.hooks import CallbackList
+from clarion.callbacks.delay import DelayCallback
+from clarion.callbacks.early_stopping import EarlyStopping
+from clarion.callbacks.hooks import CallbackList, holds, with_inner
 from clarion.model import Model
 
 
@@ -278,3 +280,12 @@ def test_a_hook_of_a_single_object_hears_of_each_batch():
     timed.on_train_batch_end = lambda batch_number, logs: heard.append(batch_number)
     fit_five_batches(timed)
     assert heard == [1, 2, 3, 4, 5]
+
+
+def test_callbacks_inside_others_are_found():
+    stopping = EarlyStopping()
+    delayed = DelayCallback([CallbackList([stopping])])
+    found = list(with_inner([MagicMock(), CallbackList([delayed])]))
+    assert any(one is stopping for one in found)
+    assert holds([delayed], EarlyStopping)
+    assert not holds([MagicMock(spec=EarlyStopping)], EarlyStopping)

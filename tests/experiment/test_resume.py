@@ -9,6 +9,8 @@ from torch import nn
 
 from clarion.callbacks.base import Callback
 from clarion.callbacks.checkpoint import ModelCheckpoint
+from clarion.callbacks.delay import DelayCallback
+from clarion.callbacks.early_stopping import EarlyStopping
 from clarion.callbacks.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 from clarion.errors import CheckpointError
 from clarion.experiment.history import read_log
@@ -415,3 +417,14 @@ def test_a_checkpoint_that_does_not_know_its_options_goes_on(make, train):
     del manifest["info"]["options"]
     path.write_text(json.dumps(manifest))
     assert len(train(make(**OTHER), 2)) == 1
+
+
+@pytest.mark.parametrize("wrap", [list, lambda inner: [DelayCallback(inner, epoch_delay=1)]])
+def test_a_training_that_was_stopped_early_stays_so(make, train, wrap):
+    def stopping():
+        return wrap([EarlyStopping(patience=2, min_delta=1e9)])
+
+    stopped = train(make(), 20, callbacks=stopping())[-1]["epoch"]
+    assert stopped < 20
+    assert train(make(), 20, callbacks=stopping()) == []
+    assert train(make(), 20, callbacks=stopping()) == []

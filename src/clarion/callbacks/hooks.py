@@ -10,7 +10,7 @@ from clarion.errors import InvalidTypeError, suggestion
 if TYPE_CHECKING:
     from clarion.model import Model
 
-__all__ = ["CallbackList", "holds"]
+__all__ = ["CallbackList", "holds", "with_inner"]
 
 _INSIDE = (
     "on_train_batch_begin",
@@ -122,14 +122,21 @@ class CallbackList(Callback):
 
 def holds(callbacks: Iterable[Any], kind: type[Callback]) -> bool:
     """Tell whether some callback is of a kind, also inside another one such as DelayCallback."""
+    return any(_is_a(callback, kind) for callback in with_inner(callbacks))
+
+
+def with_inner(callbacks: Iterable[Any]) -> Iterator[Any]:
+    """Yield callbacks, and after each those inside it: a CallbackList's or a DelayCallback's."""
     for callback in callbacks:
-        inner = getattr(callback, "callbacks", None)
-        # Asked of the type: a mock of one says to be an instance of it.
-        if issubclass(type(callback), kind) or (
-            isinstance(inner, CallbackList) and holds(inner, kind)
-        ):
-            return True
-    return False
+        yield callback
+        inner = callback if _is_a(callback, CallbackList) else getattr(callback, "callbacks", None)
+        if inner is not None and _is_a(inner, CallbackList):
+            yield from with_inner(inner)
+
+
+def _is_a(callback: object, kind: type[Callback]) -> bool:
+    # Asked of the type: a mock of one says to be an instance of it.
+    return issubclass(type(callback), kind)
 
 
 def _forwarding(hook: str) -> Callable[..., None]:

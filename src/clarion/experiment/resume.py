@@ -11,6 +11,7 @@ from typing import Any
 from clarion.callbacks.best_model_restore import BestModelRestore
 from clarion.callbacks.checkpoint import LRSchedulerCheckpoint, ModelCheckpoint
 from clarion.callbacks.early_stopping import EarlyStopping
+from clarion.callbacks.hooks import with_inner
 from clarion.checkpoints.apply import apply_weights, check_optimizer_state, differences
 from clarion.checkpoints.manifest import NewerFormatError, environment
 from clarion.checkpoints.random import load_random_states
@@ -94,7 +95,7 @@ def resume(
     if os.path.exists(directory.log_filename):
         _restore_bests(directory, callbacks)
     checkpoint_writer.keep_random_state()
-    stoppers = [one for one in callbacks if isinstance(one, EarlyStopping)]
+    stoppers = [one for one in with_inner(callbacks) if isinstance(one, EarlyStopping)]
     was_stopped = checkpoint is not None and checkpoint.state["progress"].get("stopped")
     still = any(one.stopped_epoch == epoch and one.wait >= one.patience for one in stoppers)
     return ResumePoint(epoch, is_finished=bool(was_stopped and still))
@@ -282,7 +283,8 @@ def _restore_bests(directory: ExperimentDirectory, callbacks: Sequence[Any]) -> 
     """Tell the callback that keeps the best epoch which one it is, as the log has it.
 
     The memory that the checkpoint holds says the same, unless the experiment was told to watch or
-    to save something else in between.
+    to save something else in between. Callbacks inside others are left alone: one that slept for
+    some epochs does not know of the best of them.
     """
     rows = read_log(directory.log_filename)
     for callback in callbacks:
