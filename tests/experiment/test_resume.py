@@ -3,6 +3,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from clarion.callbacks.checkpoint import ModelCheckpoint
 from clarion.callbacks.delay import DelayCallback
 from clarion.callbacks.early_stopping import EarlyStopping
 from clarion.callbacks.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
+from clarion.checkpoints.reader import read_newest
 from clarion.errors import CheckpointError
 from clarion.experiment.history import read_log
 from clarion.experiment.resume import _restore_bests
@@ -428,3 +430,16 @@ def test_a_training_that_was_stopped_early_stays_so(make, train, wrap):
     assert stopped < 20
     assert train(make(), 20, callbacks=stopping()) == []
     assert train(make(), 20, callbacks=stopping()) == []
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.float32])
+def test_a_watched_value_may_be_a_tensor_or_a_number_of_numpy(make, train, kind):
+    class Replace(Callback):
+        def on_epoch_end(self, epoch_number, logs):
+            logs["val_loss"] = kind(logs["val_loss"])
+
+    experiment = make()
+    train(experiment, 2, callbacks=[Replace()])
+    score = read_newest(experiment.checkpoint_directory).manifest.info["score"]
+    assert score == pytest.approx(read_log(experiment.log_filename)[1]["val_loss"])
+    assert [row["epoch"] for row in train(make(), 3, callbacks=[Replace()])] == [3]

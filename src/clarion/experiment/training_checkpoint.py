@@ -102,9 +102,12 @@ class TrainingCheckpoint(EdgeCallback):
         if self._goal is not None:
             self._goal.look(self.model.progress, self._state)
         metric, mode = self._monitor.metric, self._monitor.mode
-        score = (
-            {} if metric is None else {"monitor": metric, "mode": mode, "score": logs.get(metric)}
-        )
+        score: dict[str, Any] = {}
+        if metric is not None:
+            value = logs.get(metric)
+            # A callback may have put a tensor there, or a number of numpy, which JSON cannot hold.
+            value = None if value is None else float(value)
+            score = {"monitor": metric, "mode": mode, "score": value}
         self.save("epoch", **score)
 
     def on_train_end(self, logs: Mapping[str, Any]) -> None:
