@@ -20,14 +20,15 @@ LIMIT = 50_000
 class FullDisk(Callback):
     """Lets no file grow beyond a limit from the end of one epoch until that of another."""
 
-    def __init__(self, first, last, directory):
+    def __init__(self, first, last, directory, limit=LIMIT):
         self._first, self._last, self._directory = first, last, directory
+        self._limit = limit
 
     def on_epoch_begin(self, epoch_number, logs):
         wait_for_writes(self._directory)
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         full = self._first <= epoch_number <= self._last
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT if full else hard, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self._limit if full else hard, hard))
 
 
 def trained_on_a_full_disk(build, train, directory, first, last):
@@ -56,6 +57,25 @@ def test_a_disk_that_has_room_again(build, train, tmp_path, in_child, assert_sam
     train(whole, 5)
     assert_same(build(tmp_path / "full", HIDDEN), whole)
     assert read_checkpoint(whole.checkpoint_directory).manifest.info["epoch"] == 5
+
+
+def test_a_disk_that_is_full_when_a_training_goes_on_loses_no_row(
+    build, train, tmp_path, in_child, assert_same
+):
+    train(build(tmp_path / "full"), 2)
+
+    def goes_on():
+        experiment = build(tmp_path / "full")
+        full = FullDisk(3, 3, experiment.checkpoint_directory, limit=100)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train(experiment, 5, callbacks=[full])
+        return [str(one.message) for one in caught]
+
+    assert any("log.tsv" in text for text in in_child(goes_on))
+    whole = build(tmp_path / "whole")
+    train(whole, 5)
+    assert_same(build(tmp_path / "full"), whole)
 
 
 def test_a_disk_that_stays_full(build, train, tmp_path, in_child, assert_same):

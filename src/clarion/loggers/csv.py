@@ -8,7 +8,7 @@ from typing import Any
 from clarion.callbacks.atomic import make_directory
 from clarion.callbacks.memory import check_keys
 from clarion.loggers.base import Logger
-from clarion.loggers.rows import AppendedRows, AtomicRows, Rows, cut_rows, read_rows, widen_rows
+from clarion.loggers.rows import AppendedRows, AtomicRows, ResumableRows, Rows, widen_rows
 
 __all__ = ["AtomicCSVLogger", "CSVLogger"]
 
@@ -20,10 +20,9 @@ class _RowLogger(Logger):
     done again are removed before the first new one. Where that is, is only known at that row.
     """
 
-    _rows: Rows | None = None
+    _rows: ResumableRows | None = None
     _start = 0
     _resumed = False  # a state was loaded since the last training
-    _continues = False  # the training under way goes on where that state was saved
 
     def __init__(
         self,
@@ -48,17 +47,17 @@ class _RowLogger(Logger):
         self._start = state["start"]
         self._resumed = True
 
-    def _open(self, append: bool) -> Rows:
+    def _open(self, path: str | os.PathLike[str], append: bool, keep: int | None) -> Rows:
         raise NotImplementedError
 
     def _on_train_begin_write(self, logs: Mapping[str, Any]) -> None:
         self._close()
         asker = f'{type(self).__name__}(filename="{os.fspath(self.filename)}")'
         make_directory(Path(self.filename).parent, asker)
-        self._continues, self._resumed = self._resumed, False
-        if not self._continues:
-            self._start = len(read_rows(self.filename, self.separator)) if self.append else 0
-            self._rows = self._widened(self.append)
+        start = self._start if self._resumed else None
+        self._resumed = False
+        self._rows = ResumableRows(self.filename, self._widened, self.separator, self.append, start)
+        self._start = self._rows.start
 
     def _on_train_batch_end_write(self, batch_number: int, logs: dict[str, Any]) -> None:
         self._opened(batch_number).add(logs)
@@ -74,21 +73,18 @@ class _RowLogger(Logger):
             rows.close()
 
     def _opened(self, batch_number: int | None) -> Rows:
-        if self._rows is None:
-            if self._continues and os.path.exists(self.filename):
-                rows = read_rows(self.filename, self.separator)
-                keep = _rows_before(rows, self._start, self.epoch_number, batch_number)
-                cut_rows(self.filename, keep, self.separator)
-            self._rows = self._widened(append=self._continues or self.append)
-        return self._rows
+        assert self._rows is not None
+        return self._rows.opened(
+            lambda rows, start: _rows_before(rows, start, self.epoch_number, batch_number)
+        )
 
-    def _widened(self, append: bool) -> Rows:
+    def _widened(self, path: str | os.PathLike[str], append: bool, keep: int | None) -> Rows:
         """Open the file; one to go on in gets the columns of validation sets that are new."""
         if append:
             sets = self._columns_of_sets()
             others = [name for name in self.fieldnames if name not in sets]
-            widen_rows(self.filename, others, sets, self.separator)
-        return self._open(append)
+            widen_rows(path, others, sets, self.separator)
+        return self._open(path, append, keep)
 
 
 class CSVLogger(_RowLogger):
@@ -128,8 +124,8 @@ class CSVLogger(_RowLogger):
             filename, batch_granularity=batch_granularity, separator=separator, append=append
         )
 
-    def _open(self, append: bool) -> Rows:
-        return AppendedRows(self.filename, self.fieldnames, self.separator, append)
+    def _open(self, path: str | os.PathLike[str], append: bool, keep: int | None) -> Rows:
+        return AppendedRows(path, self.fieldnames, self.separator, append, keep)
 
 
 class AtomicCSVLogger(_RowLogger):
@@ -169,10 +165,9 @@ class AtomicCSVLogger(_RowLogger):
         )
         self.temporary_filename = temporary_filename
 
-    def _open(self, append: bool) -> Rows:
-        return AtomicRows(
-            self.filename, self.fieldnames, self.separator, append, self.temporary_filename
-        )
+    def _open(self, path: str | os.PathLike[str], append: bool, keep: int | None) -> Rows:
+        temporary = self.temporary_filename
+        return AtomicRows(path, self.fieldnames, self.separator, append, temporary, keep)
 
 
 def _rows_before(
@@ -182,13 +177,12 @@ def _rows_before(
 
     The rows of an epoch's batches stand before the epoch's own, which alone has an ``epoch``.
     """
-    complete = [row for row in rows if None not in row.values()]  # a kill may tear the last one
     keep = start
-    for position in range(len(complete) - 1, start - 1, -1):
-        if complete[position]["epoch"] and float(complete[position]["epoch"]) < epoch_number:
+    for position in range(len(rows) - 1, start - 1, -1):
+        if rows[position]["epoch"] and float(rows[position]["epoch"]) < epoch_number:
             keep = position + 1
             break
-    for row in complete[keep:]:
+    for row in rows[keep:]:
         if row["epoch"] or (batch_number is not None and float(row["batch"]) >= batch_number):
             break
         keep += 1

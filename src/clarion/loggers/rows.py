@@ -3,14 +3,22 @@
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from clarion.callbacks.atomic import atomic_lambda_save
 from clarion.errors import InvalidArgumentError, quoted
 
-__all__ = ["AppendedRows", "AtomicRows", "Rows", "cut_rows", "read_rows", "widen_rows"]
+__all__ = [
+    "AppendedRows",
+    "AtomicRows",
+    "ResumableRows",
+    "Rows",
+    "cut_rows",
+    "read_rows",
+    "widen_rows",
+]
 
 _StrPath = str | os.PathLike[str]
 
@@ -36,14 +44,22 @@ class AppendedRows:
         columns: The names of the columns, for the header.
         separator: The character between two cells.
         append: Whether to keep what is in the file. The header is only written to an empty file.
+        keep: How many of its rows to keep then; all if None.
 
     Raises:
         InvalidArgumentError: If ``append`` is given and the file lacks one of the columns.
     """
 
     def __init__(
-        self, path: _StrPath, columns: Sequence[str], separator: str = ",", append: bool = False
+        self,
+        path: _StrPath,
+        columns: Sequence[str],
+        separator: str = ",",
+        append: bool = False,
+        keep: int | None = None,
     ) -> None:
+        if append and keep is not None and os.path.exists(path):
+            cut_rows(path, keep, separator)
         start = _Start(path, columns, separator, append)
         self._file = open(path, "a" if append else "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._file.write(start.text)
@@ -67,13 +83,15 @@ class AtomicRows:
     """Rows that are kept in memory until ``publish`` puts a whole new file in place.
 
     A reader, and whoever comes after a kill, sees the file as one ``publish`` or the next left
-    it. Each ``publish`` writes the whole file, once and without reading it.
+    it. Each ``publish`` writes the whole file, once and without reading it. Nothing is written
+    before the first one, so that no row is lost where the disk has no room yet.
 
     Args:
         path: The file.
         columns: The names of the columns, for the header.
         separator: The character between two cells.
         append: Whether to keep what is in the file. The header is only written to an empty file.
+        keep: How many of its rows to keep then; all if None.
         temporary_path: Where a new file is prepared: a name of its own beside ``path`` if omitted.
             On another disk than ``path`` it cannot be renamed: the file is then written directly,
             with a warning.
@@ -89,17 +107,17 @@ class AtomicRows:
         separator: str = ",",
         append: bool = False,
         temporary_path: _StrPath | None = None,
+        keep: int | None = None,
     ) -> None:
         self._path = Path(path)
         self._temporary = temporary_path
         start = _Start(path, columns, separator, append)
         self._text = io.StringIO(newline="")
         if append and self._path.exists():
-            self._text.write(self._path.read_bytes().decode())
-        self._text.write(start.text)
+            self._text.write(_first_rows(path, keep, separator))
+        self._text.write(start.text if self._text.tell() == 0 or keep is None else "")
         self._writer = start.writer(self._text)
         self._is_published = False
-        self.publish()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Keep a row for the next ``publish``."""
@@ -124,6 +142,68 @@ class AtomicRows:
         self.publish()
 
 
+class ResumableRows:
+    """A CSV file that a resumed training goes on with where its checkpoint was written.
+
+    Rows of what is done again are removed before the first new one: where that is, is only known
+    at that row. The file of a training that begins is there at once.
+
+    Args:
+        path: The file.
+        open_rows: Opens it: called with the path, whether to append, and how many rows to keep.
+        separator: The character between two cells.
+        append: Whether a training that begins goes on in an existing file.
+        start: How many rows the file had when the training began that is resumed; None for one
+            that begins now.
+
+    Attributes:
+        start: How many rows the file had when the training began.
+    """
+
+    def __init__(
+        self,
+        path: _StrPath,
+        open_rows: Callable[[_StrPath, bool, int | None], Rows],
+        separator: str,
+        append: bool,
+        start: int | None,
+    ) -> None:
+        self._path = os.fspath(path)
+        self._open = open_rows
+        self._separator = separator
+        self._rows: Rows | None = None
+        if start is not None:
+            self.start = start
+            return
+        self.start = len(read_rows(path, separator)) if append else 0
+        self._rows = open_rows(self._path, append, None)
+        self._rows.publish()
+
+    def opened(self, count_done: Callable[[list[dict[str, str]], int], int]) -> Rows:
+        """Return the rows, open for the next one.
+
+        Args:
+            count_done: Called with the rows of the file and ``start``; tells how many of them come
+                before the next row.
+        """
+        if self._rows is None:
+            rows = read_rows(self._path, self._separator)
+            complete = [row for row in rows if None not in row.values()]  # a kill may tear one
+            self._rows = self._open(self._path, True, count_done(complete, self.start))
+        return self._rows
+
+    def publish(self) -> None:
+        """Make sure that all rows stand in the file."""
+        if self._rows is not None:
+            self._rows.publish()
+
+    def close(self) -> None:
+        """Publish and let go of the file; a second call does nothing."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
+
+
 def read_rows(path: _StrPath, separator: str = ",") -> list[dict[str, str]]:
     """Return the rows of a CSV file; none if there is no file."""
     if not os.path.exists(path):
@@ -134,7 +214,7 @@ def read_rows(path: _StrPath, separator: str = ",") -> list[dict[str, str]]:
 
 def cut_rows(path: _StrPath, keep: int, separator: str = ",") -> None:
     """Leave the first ``keep`` rows of a CSV file and its header; the new file is put in place."""
-    _put_lines(path, _lines(path, separator)[: keep + 1], separator)
+    _put_text(path, _first_rows(path, keep, separator))
 
 
 def widen_rows(
@@ -155,7 +235,18 @@ def widen_rows(
         return
     # A row that a kill has cut stays too short, by which it is known.
     wider = [row + [""] * len(missing) * (len(row) >= len(header)) for row in rows]
-    _put_lines(path, [header + missing, *wider], separator)
+    _put_text(path, _joined([header + missing, *wider], separator))
+
+
+def _first_rows(path: _StrPath, keep: int | None, separator: str) -> str:
+    """Return the header of a CSV file and its first ``keep`` rows; all as it stands if None."""
+    if keep is None:
+        return Path(path).read_bytes().decode()
+    return _joined(_lines(path, separator)[: keep + 1], separator)
+
+
+def _put_text(path: _StrPath, text: str) -> None:
+    atomic_lambda_save(path, lambda file: file.write(text.encode()), (), open_mode="wb")
 
 
 def _lines(path: _StrPath, separator: str) -> list[list[str]]:
@@ -163,10 +254,10 @@ def _lines(path: _StrPath, separator: str) -> list[list[str]]:
         return [line for line in csv.reader(file, delimiter=separator) if line]
 
 
-def _put_lines(path: _StrPath, lines: Sequence[Sequence[str]], separator: str) -> None:
+def _joined(lines: Sequence[Sequence[str]], separator: str) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=separator).writerows(lines)
-    atomic_lambda_save(path, lambda file: file.write(text.getvalue().encode()), (), open_mode="wb")
+    return text.getvalue()
 
 
 class _Start:
