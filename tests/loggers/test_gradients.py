@@ -231,6 +231,47 @@ def test_an_error_closes_the_files_with_all_rows(
     logger.on_train_end({})
 
 
+class Keep(Callback):
+    """Keeps the state of a logger at the end of the first epoch."""
+
+    def __init__(self, logger):
+        self.logger = logger
+
+    def on_epoch_end(self, epoch_number, logs):
+        if epoch_number == 1:
+            self.state = self.logger.state_dict()
+
+
+@both
+@pytest.mark.parametrize("append", [False, True])
+def test_resumed_files_go_on_where_the_checkpoint_was_written(
+    logger_class, append, make_model, batches, tmp_path, read_csv
+):
+    def moments():
+        rows = read_csv(tmp_path / "layer_0.weight.csv")
+        return [(int(row["epoch"]), int(row["batch"])) for row in rows]
+
+    model, path = make_model(), tmp_path / "layer_{}.csv"
+    fit(model, batches, [logger_class(path)], epochs=1)
+    before = moments() if append else []
+    killed = logger_class(path, append=append)
+    keep = Keep(killed)
+    fit(model, batches, [killed, keep], epochs=2)
+    resumed = logger_class(path, append=append)
+    resumed.load_state_dict(keep.state)
+    fit(model, batches, [resumed], epochs=3, initial_epoch=2)
+    assert moments() == before + [(epoch, batch) for epoch in (1, 2, 3) for batch in (1, 2, 3, 4)]
+    fit(model, batches, [resumed], epochs=1)
+    assert moments()[-4:] == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    assert len(moments()) == (20 if append else 4)
+
+
+@both
+def test_a_state_of_something_else_is_an_error(logger_class, tmp_path):
+    with pytest.raises(CheckpointError, match='Logger lacks "start"'):
+        logger_class(tmp_path / "{}.csv").load_state_dict({"epoch": 1})
+
+
 @both
 def test_a_separator_of_ones_own(logger_class, make_model, batches, tmp_path):
     logger = logger_class(tmp_path / "layer_{}.csv", separator=";", norm_type=1)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from clarion.loggers.gradient_stats import (
     is_tracked,
     read_statistics,
 )
-from clarion.loggers.rows import AppendedRows, AtomicRows, Rows
+from clarion.loggers.rows import AppendedRows, AtomicRows, ResumableRows, Rows
 from clarion.loggers.tensorboard import ScalarWriter, open_writer
 
 __all__ = [
@@ -215,7 +216,11 @@ class TensorBoardGradientLogger(GradientLoggerBase):
 
 
 class _RowGradientLogger(GradientLoggerBase):
-    """A gradient logger of rows: what its two children have in common."""
+    """A gradient logger of rows: what its two children have in common.
+
+    When a training resumes, the files go on where the checkpoint was written, as those of
+    ``CSVLogger`` do.
+    """
 
     def __init__(
         self, filename: str | os.PathLike[str], separator: str, append: bool, **kwargs: Any
@@ -224,7 +229,9 @@ class _RowGradientLogger(GradientLoggerBase):
         self.filename = os.fspath(filename)
         self.separator = separator
         self.append = append
-        self._rows: dict[str, Rows] = {}
+        self._files: dict[str, ResumableRows] = {}
+        self._starts: dict[str, int] = {}
+        self._resumed = False  # a state was loaded since the last training
         if self.filename.format("a") == self.filename.format("b"):
             raise InvalidArgumentError(
                 f'{type(self).__name__} got filename="{self.filename}", the same for all '
@@ -235,11 +242,25 @@ class _RowGradientLogger(GradientLoggerBase):
         """Choose the parameters and open a file for each."""
         super().on_train_begin(logs)
         self._close()
+        starts = self._starts if self._resumed else {}
+        self._resumed = False
         if is_first_rank():
-            columns = ["epoch", "batch", *self.stats_names]
-            self._rows = {
-                name: self._open(self.filename.format(name), columns) for name in self.layers
-            }
+            for name in self.layers:
+                path, start = self.filename.format(name), starts.get(name)
+                self._files[name] = ResumableRows(
+                    path, self._open, self.separator, self.append, start
+                )
+            self._starts = {name: file.start for name, file in self._files.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many rows each file had when the training began."""
+        return {"start": dict(self._starts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the files of the training that is resumed."""
+        check_keys(self, state, ["start"])
+        self._starts = dict(state["start"])
+        self._resumed = True
 
     def log_stats(
         self,
@@ -250,12 +271,13 @@ class _RowGradientLogger(GradientLoggerBase):
     ) -> None:
         """Add a row to the file of each parameter."""
         for name, stats in layer_stats.items():
-            self._rows[name].add({"epoch": epoch_number, "batch": batch_number, **stats})
+            rows = self._files[name].opened(partial(_rows_before, (epoch_number, batch_number)))
+            rows.add({"epoch": epoch_number, "batch": batch_number, **stats})
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
         """Make sure that all rows stand in the files."""
-        for rows in self._rows.values():
-            rows.publish()
+        for file in self._files.values():
+            file.publish()
 
     def on_train_end(self, logs: Mapping[str, Any]) -> None:
         """Close the files."""
@@ -265,19 +287,23 @@ class _RowGradientLogger(GradientLoggerBase):
         """Close the files: what has been recorded until the error stays."""
         self._close()
 
-    def _open(self, filename: str, columns: Sequence[str]) -> Rows:
+    def _open(self, path: str | os.PathLike[str], append: bool, keep: int | None) -> Rows:
         raise NotImplementedError
 
+    def _columns(self) -> list[str]:
+        return ["epoch", "batch", *self.stats_names]
+
     def _close(self) -> None:
-        rows, self._rows = self._rows, {}
-        for file in rows.values():
+        files, self._files = self._files, {}
+        for file in files.values():
             file.close()
 
 
 class CSVGradientLogger(_RowGradientLogger):
     """Write the statistics of the gradients into a CSV file per parameter, a row per step.
 
-    The columns are ``epoch``, ``batch`` and the statistics. Each row is in the file at once.
+    The columns are ``epoch``, ``batch`` and the statistics. Each row is in the file at once. A
+    training that is resumed goes on with the files, whatever ``append`` says.
 
     Args:
         filename: The files, with ``{}`` where the parameter's name belongs.
@@ -300,8 +326,8 @@ class CSVGradientLogger(_RowGradientLogger):
     ) -> None:
         super().__init__(filename, separator, append, **kwargs)
 
-    def _open(self, filename: str, columns: Sequence[str]) -> Rows:
-        return AppendedRows(filename, columns, self.separator, self.append)
+    def _open(self, path: str | os.PathLike[str], append: bool, keep: int | None) -> Rows:
+        return AppendedRows(path, self._columns(), self.separator, append, keep)
 
 
 class AtomicCSVGradientLogger(_RowGradientLogger):
@@ -335,5 +361,16 @@ class AtomicCSVGradientLogger(_RowGradientLogger):
         super().__init__(filename, separator, append, **kwargs)
         self.temporary_filename = temporary_filename
 
-    def _open(self, filename: str, columns: Sequence[str]) -> Rows:
-        return AtomicRows(filename, columns, self.separator, self.append, self.temporary_filename)
+    def _open(self, path: str | os.PathLike[str], append: bool, keep: int | None) -> Rows:
+        temporary = self.temporary_filename
+        return AtomicRows(path, self._columns(), self.separator, append, temporary, keep)
+
+
+def _rows_before(moment: tuple[int, int], rows: list[dict[str, str]], start: int) -> int:
+    """Return how many rows come before a batch, given as its epoch and its number."""
+    keep = start
+    for row in rows[start:]:
+        if (int(row["epoch"]), int(row["batch"])) >= moment:
+            break
+        keep += 1
+    return keep
