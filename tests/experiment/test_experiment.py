@@ -556,3 +556,21 @@ def test_the_directory_is_taken_literally(make, train, data, tmp_path, name):
         os.listdir(directory)
     )
     assert os.listdir(tmp_path) == [name]
+
+
+def test_a_relative_directory_stays_where_it_was(make, train, data, tmp_path, monkeypatch):
+    class Go(Callback):
+        def on_epoch_end(self, epoch_number, logs):
+            os.chdir(tmp_path / "elsewhere")
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    experiment = make("runs/a")
+    train(experiment, 2, callbacks=[Go()])
+    train(experiment, 3)
+    experiment.test_data(*data[:2], verbose=False)
+    assert len(experiment.get_stats()) == 3
+    assert experiment.directory == str(tmp_path / "runs" / "a")
+    assert {"log.tsv", "test_log.tsv"} <= set(os.listdir(tmp_path / "runs" / "a"))
+    assert files_in(tmp_path) == ["elsewhere", "runs"]
+    assert files_in(tmp_path / "elsewhere") == []

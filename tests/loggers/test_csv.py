@@ -517,3 +517,27 @@ def test_a_learning_rate_that_is_a_tensor_is_written_as_a_number(tmp_path, read_
     logger = CSVLogger(tmp_path / "log.csv")
     Model(network, optimizer, "mse").fit(x, x, epochs=1, verbose=False, callbacks=[logger])
     assert read_csv(tmp_path / "log.csv")[0]["lr"] == "0.25"
+
+
+@both
+def test_a_relative_path_is_that_of_the_beginning(
+    logger_class, tmp_path, make_model, read_csv, monkeypatch
+):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model = make_model()
+    logger = logger_class("log.csv")
+    drive(logger, model, (1, 1), (2, 1))
+    state = logger.state_dict()
+    logger._close()
+    resumed = logger_class("log.csv")
+    resumed.load_state_dict(state)
+    resumed.set_model(model)
+    resumed.on_train_begin({})
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for epoch in (2, 3):
+        resumed.on_epoch_begin(epoch, {})
+        resumed.on_epoch_end(epoch, {"epoch": epoch, "time": 0.3, "loss": 1.0})
+    resumed.on_train_end({})
+    assert [row["epoch"] for row in read_csv(tmp_path / "log.csv")] == ["1", "2", "3"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []

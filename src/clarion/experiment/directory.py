@@ -19,7 +19,7 @@ class ExperimentDirectory:
     that ``path.format(epoch=1)``, or ``path % 0``, is the file.
 
     Attributes:
-        directory: The directory.
+        directory: The directory; an experiment is built with its absolute path.
         best_checkpoint_filename: The weights of the best epochs; ``{epoch}`` stands for the number.
         model_checkpoint_filename: The weights of the last epoch.
         optimizer_checkpoint_filename: The optimizer's state after it.

@@ -80,7 +80,8 @@ class ModelBundle(Scoring):
         """Return an experiment with a new `Model` of this network.
 
         Args:
-            directory: Where everything is written; created by the first training.
+            directory: Where everything is written; created by the first training. A relative one
+                is looked up now: `os.chdir` later on changes nothing.
             network: The network. Its attributes ``loss_function``, ``batch_metrics`` and
                 ``epoch_metrics``, if it has them, stand in for arguments that are not given.
             device: See `Model`.
@@ -133,7 +134,7 @@ class ModelBundle(Scoring):
         """Return an experiment with a model.
 
         Args:
-            directory: Where everything is written; created by the first training.
+            directory: See `from_network`.
             model: The model.
             logging: Whether to write anything at all.
             monitoring: Whether to watch which epoch is the best.
@@ -153,7 +154,7 @@ class ModelBundle(Scoring):
         cls, directory: str | os.PathLike[str], model: Model, logging: bool, monitor: Monitor
     ) -> Self:
         bundle = cls.__new__(cls)
-        bundle.directory = os.fspath(directory)
+        bundle.directory = os.path.abspath(directory)  # os.chdir later on leaves it alone
         bundle.model = model
         bundle.logging = logging
         bundle.monitoring = monitor.metric is not None

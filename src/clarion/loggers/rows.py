@@ -87,7 +87,7 @@ class AtomicRows:
     before the first one, so that no row is lost where the disk has no room yet.
 
     Args:
-        path: The file.
+        path: The file; a relative path is looked up now.
         columns: The names of the columns, for the header.
         separator: The character between two cells.
         append: Whether to keep what is in the file. The header is only written to an empty file.
@@ -109,8 +109,8 @@ class AtomicRows:
         temporary_path: _StrPath | None = None,
         keep: int | None = None,
     ) -> None:
-        self._path = Path(path)
-        self._temporary = temporary_path
+        self._path = Path(os.path.abspath(path))
+        self._temporary = None if temporary_path is None else os.path.abspath(temporary_path)
         start = _Start(path, columns, separator, append)
         self._text = io.StringIO(newline="")
         if append and self._path.exists():
@@ -149,7 +149,7 @@ class ResumableRows:
     at that row. The file of a training that begins is there at once.
 
     Args:
-        path: The file.
+        path: The file; a relative path is looked up now.
         open_rows: Opens it: called with the path, whether to append, and how many rows to keep.
         separator: The character between two cells.
         append: Whether a training that begins goes on in an existing file.
@@ -168,7 +168,7 @@ class ResumableRows:
         append: bool,
         start: int | None,
     ) -> None:
-        self._path = os.fspath(path)
+        self._path = os.path.abspath(path)
         self._open = open_rows
         self._separator = separator
         self._rows: Rows | None = None
