@@ -278,6 +278,15 @@ def test_the_results_of_a_test_are_written(wild, data):
     assert other["epoch"].item() == 6
 
 
+def test_results_that_cannot_be_written_are_returned(wild, data):
+    Path(wild.get_path("test_log.tsv.tmp")).mkdir()  # root may write whatever the permissions say
+    told = r'results of "test" could not be written to "\S+test_log\.tsv": .*returned all the same'
+    with pytest.warns(UserWarning, match=told) as caught:
+        scores = wild.test_data(*data[2], verbose=False)
+    assert caught[0].filename == __file__
+    assert scores["test_loss"] == wild.test_data(*data[2], name="b", verbose=False)["test_loss"]
+
+
 def test_a_test_of_a_path_has_no_row_of_the_log(wild, data):
     wild.test_data(*data[2], checkpoint=wild.best_checkpoint_of(1), verbose=False)
     written = pd.read_csv(wild.get_path("test_log.tsv"), sep="\t")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class Scoring(Records):
     ) -> Any:
         """Score a checkpoint on the batches of an iterable, and write the results.
 
-        They stand in ``{name}_log.tsv``, after the columns of the epoch's row of the log.
+        They stand in ``{name}_log.tsv``, after the columns of the epoch's row of the log. If that
+        cannot be written, a warning says why; the results are returned all the same.
 
         Args:
             test_generator: See `Model.evaluate_generator`.
@@ -206,5 +208,13 @@ class Scoring(Records):
         writer.writerow(values)
         writer.writerow("" if value is None else value for value in values.values())
         path = Path(self.test_log_filename.format(name=name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda file: file.write(text.getvalue().encode()))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, lambda file: file.write(text.getvalue().encode()))
+        except OSError as error:  # what took long to compute must not be lost with the file
+            warnings.warn(
+                f'The results of "{name}" could not be written to "{path}": {error}. They are '
+                "returned all the same: keep them elsewhere, or see to it that there is room and "
+                "that the directory may be written to, and test again.",
+                stacklevel=4,
+            )
