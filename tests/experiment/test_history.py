@@ -61,8 +61,31 @@ def test_rows_of_batches_are_passed_over(tmp_path):
 
 def test_a_broken_row_is_named(log):
     log.write_bytes(LOG.encode() + b"5\tx\t0.01\t0.1\t1.0\r\n")
-    with pytest.raises(CheckpointError, match=r"Row 5 of .*log\.tsv.*is broken.*'x'"):
+    with pytest.raises(CheckpointError, match=r"log\.tsv\".*Row 5 \(line 6\): .*'x'"):
         read_log(log)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text.replace(b"\r\n2\t", b"\r\n2.0\t"), r"Row 2 \(line 3\): .*'2\.0'"),
+        (lambda text: b"\xef\xbb\xbf" + text, r'Line 1 has no column "epoch" but "\ufeffepoch"'),
+        (lambda text: text + b"\xff\xfe\x00", r"Line 6 is no text"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_log, lambda path: cut_log(path, 2)])
+def test_a_damaged_log_is_named_with_its_line_and_a_remedy(log, damage, message, read):
+    log.write_bytes(damage(LOG.encode()))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read(log)
+    assert str(caught.value).startswith(f'"{log}" is not as a training writes it.')
+    assert "put an earlier copy in its place, or move it away" in str(caught.value)
+
+
+def test_a_row_that_was_torn_is_none(log):
+    log.write_bytes(LOG.encode() + b"5\t0.5\t0.0")
+    assert [row["epoch"] for row in read_log(log)] == [1, 2, 3, 4]
+    assert cut_log(log, 5) == [5]
 
 
 def test_the_log_is_cut(log):

@@ -443,3 +443,20 @@ def test_a_watched_value_may_be_a_tensor_or_a_number_of_numpy(make, train, kind)
     score = read_newest(experiment.checkpoint_directory).manifest.info["score"]
     assert score == pytest.approx(read_log(experiment.log_filename)[1]["val_loss"])
     assert [row["epoch"] for row in train(make(), 3, callbacks=[Replace()])] == [3]
+
+
+def test_rows_that_are_missing_are_named(trained, make, train):
+    log = Path(trained.log_filename)
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + lines[2])
+    with pytest.warns(UserWarning, match=r"log\.tsv\" lacks the rows of 2 of the 3 .*: 1, 3\. The"):
+        train(make(), 4)
+    assert [row["epoch"] for row in read_log(log)] == [2, 4]
+
+
+def test_a_log_that_is_gone_is_told(trained, make, train):
+    train(trained, 12)
+    os.remove(trained.log_filename)
+    with pytest.warns(UserWarning, match=r"rows of 12 of the 12 .*: 1, .*, 10 and others\. The"):
+        train(make(), 13)
+    assert [row["epoch"] for row in read_log(trained.log_filename)] == [13]

@@ -26,6 +26,8 @@ from clarion.model import Model
 
 __all__ = ["ResumePoint", "resume"]
 
+_SHOWN = 10  # epochs in a warning
+
 
 @dataclass(frozen=True)
 class ResumePoint:
@@ -89,8 +91,8 @@ def resume(
     goes_on = not _is_done(model, arguments)
     if goes_on and checkpoint is not None:
         _warn_of_other_options(model, checkpoint)
-    if goes_on and is_first_rank() and os.path.exists(directory.log_filename):
-        cut_log(directory.log_filename, epoch)
+    if goes_on and is_first_rank():
+        _cut_log(directory.log_filename, epoch)
     model.strategy.agree(True)  # the others read what is left
     if os.path.exists(directory.log_filename):
         _restore_bests(directory, callbacks)
@@ -106,6 +108,21 @@ def _is_done(model: Model, arguments: Mapping[str, Any]) -> bool:
     progress, max_steps = model.progress, arguments.get("max_steps")
     steps_done = max_steps is not None and progress.step >= max_steps
     return bool(steps_done or progress.epoch >= arguments.get("epochs", math.inf))
+
+
+def _cut_log(path: str, epoch: int) -> None:
+    """Remove the rows that will be done again, and warn of those that are not there."""
+    missing = cut_log(path, epoch)
+    if missing:
+        numbers = ", ".join(map(str, missing[:_SHOWN])) + (
+            " and others" if missing[_SHOWN:] else ""
+        )
+        warnings.warn(
+            f'"{path}" lacks the rows of {len(missing)} of the {epoch} epochs that are done: '
+            f'{numbers}. The training goes on without them, and "best" means the best of the other '
+            "epochs. If there is a copy of the file, put it in its place before.",
+            stacklevel=4,
+        )
 
 
 def _newest(directory: ExperimentDirectory) -> Checkpoint | None:
