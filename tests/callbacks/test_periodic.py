@@ -242,3 +242,15 @@ def test_restoring_needs_a_function():
     with pytest.raises(InvalidArgumentError, match=r"restore_best=True\) needs restore="):
         PeriodicSaveLambda(print, "name", save_best_only=True, restore_best=True)
     PeriodicSaveLambda(print, "name").restore(MagicMock())
+
+
+def test_appending_to_a_file_that_is_replaced_is_refused(model, batches, tmp_path):
+    def write(fd, epoch_number, logs):
+        print(epoch_number, file=fd)
+
+    file = tmp_path / "epochs.txt"
+    with pytest.raises(InvalidArgumentError, match=r"open_mode=\"a\".*Pass atomic_write=False to"):
+        PeriodicSaveLambda(write, file, open_mode="a")
+    saver = PeriodicSaveLambda(write, file, open_mode="a", atomic_write=False)
+    model.fit_generator(batches, epochs=3, verbose=False, callbacks=[saver])
+    assert file.read_text() == "1\n2\n3\n"

@@ -57,7 +57,8 @@ class PeriodicSaveCallback(RememberingCallback):
         verbose: Whether to print a line at each file.
         temporary_filename: Where to write first; a name of its own beside the file if omitted.
         atomic_write: Whether to keep the old file until the new one is whole.
-        open_mode: How the file is opened for ``save_file``; text is UTF-8.
+        open_mode: How the file is opened for ``save_file``; text is UTF-8. Appending needs
+            ``atomic_write=False``.
         read_mode: How it is opened for ``restore``.
 
     Attributes:
@@ -66,7 +67,8 @@ class PeriodicSaveCallback(RememberingCallback):
 
     Raises:
         InvalidArgumentError: If ``keep_only_last_best`` or ``restore_best`` is asked for without
-            ``save_best_only``, if ``mode`` is not known, or ``period`` less than 1.
+            ``save_best_only``, if ``mode`` is not known, ``period`` less than 1, or a file that is
+            replaced as a whole is to be appended to.
     """
 
     @checked_arguments
@@ -89,6 +91,12 @@ class PeriodicSaveCallback(RememberingCallback):
         _check_options(
             type(self).__name__, mode, save_best_only, keep_only_last_best, restore_best, period
         )
+        if atomic_write and "a" in open_mode:
+            raise InvalidArgumentError(
+                f'{type(self).__name__}(open_mode="{open_mode}", atomic_write=True): each write '
+                "puts a new file in the place of the old one, of which nothing would stay. Pass "
+                'atomic_write=False to append, or open_mode="w" to write the whole file each time.'
+            )
         self.filename = os.fspath(filename)
         self.monitor = monitor
         self.mode = mode
