@@ -135,3 +135,16 @@ def test_a_model_can_be_copied_after_a_batch_and_keeps_no_graph():
     model = Model(nn.Linear(4, 1), "sgd", "mse", batch_metrics=["mae"])
     model.train_on_batch(torch.randn(8, 4), torch.randn(8, 1))
     copy.deepcopy(model)
+
+
+def test_metrics_that_compare_what_stands_in_one_place_are_told_to_say_nothing(texts):
+    network, data = texts
+    with pytest.warns(UserWarning, match='each token by the label after it, and the metrics "perp'):
+        Model(network, None, None, epoch_metrics=["perplexity"])
+
+    def perplexity(y_pred, y_true):
+        return F.cross_entropy(y_pred[:, :-1].flatten(0, 1), y_true[:, 1:].flatten()).exp()
+
+    model = Model(network, None, None, batch_metrics=[perplexity])
+    loss, found = model.evaluate(data, batch_size=32, verbose=False)
+    assert found == pytest.approx(torch.tensor(loss).exp().item(), rel=1e-5)

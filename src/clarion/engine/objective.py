@@ -1,6 +1,7 @@
 """How a prediction and its loss come from what the network returned."""
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,9 @@ from clarion.data.size import get_batch_size
 from clarion.engine.routes import put_part, take_part
 from clarion.engine.terms import LossTerm, check_factors
 from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of, quoted, suggestion
+from clarion.metrics.base import StreamingMetric
 from clarion.metrics.decomposable import DecomposableMetric
+from clarion.metrics.names import names_as_list
 from clarion.metrics.scale import check_scale
 from clarion.metrics.several import SumOfLosses
 from clarion.metrics.weighting import valid_targets
@@ -185,7 +188,9 @@ class Objective:
         }
 
     def check_scale(self, network: nn.Module, metrics: Sequence[Any]) -> None:
-        """Warn of a last layer that does not go with the loss or a metric."""
+        """Warn of a last layer, or labels, that do not go with the loss or a metric."""
+        if self.computed_by_network and self._term.metric.func.shifts_labels:
+            _warn_of_shift(network, metrics)
         terms = list(self._terms.values()) if self._sum is not None else [self._term]
         own = [term.metric for term in terms]
         functions = [m.func for m in own if issubclass(type(m), DecomposableMetric)]
@@ -220,10 +225,13 @@ class _OwnLoss:
 
     Args:
         network: The network.
+
+    Attributes:
+        shifts_labels: Whether each token is judged by the label after it.
     """
 
     def __init__(self, network: nn.Module | None) -> None:
-        self._shifts = _shifts_labels(network)
+        self.shifts_labels = _shifts_labels(network)
 
     def __call__(self, output: Any, y_true: Any) -> Tensor:
         loss = output.get("loss") if isinstance(output, Mapping) else None
@@ -249,8 +257,23 @@ class _OwnLoss:
         A network that tells the next token has none for the first one.
         """
         if isinstance(y_true, Tensor) and not y_true.is_floating_point():
-            return valid_targets(y_true[..., 1:] if self._shifts and y_true.ndim else y_true)
+            return valid_targets(y_true[..., 1:] if self.shifts_labels and y_true.ndim else y_true)
         return 1 if y_true is None else get_batch_size(y_true)
+
+
+def _warn_of_shift(network: nn.Module, metrics: Sequence[Any]) -> None:
+    """Warn of metrics of clarion's, which compare predictions and targets as they stand."""
+    ours = [m for m in metrics if type(m).__module__.startswith("clarion.metrics.")]
+    streamed = [m for m in ours if issubclass(type(m), StreamingMetric)]
+    names = [name for metric in streamed for name in names_as_list(metric.__name__)]
+    if names:
+        warnings.warn(
+            f"{type(network).__name__} judges each token by the label after it, and the metrics "
+            f"{quoted(names)} compare what stands in the same place. Give a function that shifts, "
+            'as in ("perplexity", lambda y_pred, y_true: cross_entropy(y_pred[:, :-1].flatten(0, '
+            "1), y_true[:, 1:].flatten()).exp()); exp of the loss is the perplexity as well.",
+            stacklevel=4,
+        )
 
 
 def _shifts_labels(network: nn.Module | None) -> bool:
