@@ -279,7 +279,7 @@ def test_the_results_of_a_test_are_written(wild, data):
 
 
 def test_results_that_cannot_be_written_are_returned(wild, data):
-    Path(wild.get_path("test_log.tsv.tmp")).mkdir()  # root may write whatever the permissions say
+    Path(wild.get_path("test_log.tsv")).mkdir()  # root may write whatever the permissions say
     told = r'results of "test" could not be written to "\S+test_log\.tsv": .*returned all the same'
     with pytest.warns(UserWarning, match=told) as caught:
         scores = wild.test_data(*data[2], verbose=False)
