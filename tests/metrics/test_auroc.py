@@ -75,6 +75,28 @@ def test_ignored_labels_leave_no_trace(size):
     assert over_batches(AUROC(), scores, labels, size) == pytest.approx(expected, rel=1e-9)
 
 
+def test_infinite_scores_do_not_tie_with_what_is_ignored():
+    scores = torch.tensor([torch.inf, torch.inf, 1.0, 0.0, 3.0, -torch.inf, torch.inf])
+    labels = torch.tensor([1, -100, 1, 0, 0, 1, -100])
+    valid = labels != -100
+    # sklearn refuses what is infinite: a large number has the same rank.
+    expected = roc_auc_score(labels[valid], scores[valid].clamp(-9, 9))
+    assert float(AUROC()(scores, labels)) == pytest.approx(expected, rel=1e-12)
+    other = torch.where(scores == torch.inf, -torch.inf, 0.0)  # class 0 is masked out
+    masked = torch.stack([other, scores.clamp(max=5.0)], dim=1)
+    assert float(AUROC()(masked, labels)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_each_label_leaves_out_its_own_where_scores_are_infinite():
+    scores = torch.tensor([[torch.inf, 1.0], [torch.inf, torch.inf], [2.0, torch.inf], [0.0, 0.5]])
+    labels = torch.tensor([[1, -100], [-100, 1], [0, 0], [1, 0]])
+    columns = [
+        roc_auc_score(y[y != -100], s[y != -100].clamp(-9, 9))
+        for s, y in zip(scores.T, labels.T, strict=True)
+    ]
+    assert float(AUROC()(scores, labels)) == pytest.approx(sum(columns) / 2, rel=1e-12)
+
+
 def test_extra_dimensions():
     y_pred, y_true = multiclass()
     flat = AUROC()(y_pred[:1000], y_true[:1000])

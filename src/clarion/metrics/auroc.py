@@ -90,11 +90,13 @@ def _probabilities(scores: Tensor, counts: Tensor) -> Tensor:
 
 def _areas(scores: Tensor, positive: Tensor, counts: Tensor) -> Tensor:
     """Return the area of each column, nan where one of the two kinds is missing."""
-    # Ranked last, what does not count has no effect on the ranks of what does.
+    # Ranked last, what does not count has no effect on the ranks of what does; where it ties with
+    # scores that are infinite, it is left out of those that are not above them.
     columns = torch.where(counts, scores, torch.inf).T.contiguous()
     ordered = columns.sort(dim=1).values
     below = torch.searchsorted(ordered, columns)
     not_above = torch.searchsorted(ordered, columns, right=True)
+    not_above = torch.minimum(not_above, counts.sum(0).unsqueeze(1))
     ranks = (below + not_above + 1).to(scores.dtype) / 2
     positive = positive.T
     num_positive = positive.sum(1, dtype=scores.dtype)
