@@ -116,6 +116,103 @@ def test_sparse_gradients_are_taken_as_torch_s_optimizer_takes_them(bag):
         torch.testing.assert_close(mine, wanted)
 
 
+class Branches(nn.Module):
+    """Takes another layer, or both, from batch to batch."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = nn.ModuleList([nn.Linear(4, 3), nn.Linear(4, 3)])
+        self.number = 0
+
+    def forward(self, x):
+        self.number += 1
+        taken = [self.layers[:1], self.layers[:1], self.layers[1:], self.layers][self.number % 4]
+        return sum(layer(x) for layer in taken)
+
+
+MOMENTA = [
+    {"momentum": 0.9},
+    {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    {"momentum": 0.8, "dampening": 0.3},
+    {"momentum": 0.8, "dampening": 0.3, "weight_decay": 0.1, "maximize": True},
+]
+
+
+def some_batches(count=6):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count * 8, 4, generator=generator)
+    y = torch.randint(0, 3, (count * 8,), generator=generator)
+    return list(zip(x.split(8), y.split(8), strict=True))
+
+
+def assert_steps_are_those_of_torch(net, other, epochs, options, thaw=None, **arguments):
+    """Compare a training with one of torch's plain SGD, by hand."""
+    batches = some_batches()
+    model = Model(net, {"optim": "sgd", "lr": 0.1, **options, **arguments}, "cross_entropy")
+    model.fit_generator(batches, epochs=epochs, verbose=False)
+    assert fused(model.optimizer) == [True]
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1, foreach=False, fused=False, **options)
+    for epoch in range(1, epochs + 1):
+        if thaw is not None:
+            other[0].requires_grad_(epoch >= thaw)
+        for x, y in batches:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(other(x), y).backward()
+            optimizer.step()
+    for mine, wanted in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted)
+    for mine, wanted in zip(net.parameters(), other.parameters(), strict=True):
+        begun = optimizer.state[wanted]["momentum_buffer"]
+        torch.testing.assert_close(model.optimizer.state[mine]["momentum_buffer"], begun)
+
+
+@pytest.mark.parametrize("options", MOMENTA, ids=str)
+def test_layers_that_are_thawed_later_begin_their_momentum_then(options):
+    def deep():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    assert_steps_are_those_of_torch(deep(), deep(), 2, options, thaw=2, freeze={"0.*": 2})
+
+
+@pytest.mark.parametrize("options", MOMENTA, ids=str)
+def test_branches_that_are_taken_later_begin_their_momentum_then(options):
+    assert_steps_are_those_of_torch(Branches(), Branches(), 2, options)
+
+
+def test_a_branch_that_is_taken_first_after_a_restart_begins_its_momentum_then():
+    options = {"optim": "sgd", "lr": 0.1, "momentum": 0.9}
+    batches = some_batches()
+    whole, again = Branches(), Branches()
+    Model(whole, options, "cross_entropy").fit_generator(batches, epochs=1, verbose=False)
+    first = Model(again, options, "cross_entropy")
+    first.fit_generator(batches[:1], epochs=1, verbose=False)
+    second = Model(again, options, "cross_entropy")
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    second.fit_generator(batches[1:], epochs=1, verbose=False)
+    for mine, wanted in zip(again.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(mine, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:Epoch 1. 1 optimizer step left out")
+def test_a_first_momentum_of_a_step_that_is_left_out_is_none():
+    batches = some_batches()
+    bad = [*batches[:1], (batches[1][0] * torch.nan, batches[1][1]), *batches[1:]]
+    ours, theirs = Branches(), Branches()
+    options = {"optim": "sgd", "lr": 0.1, "momentum": 0.9}
+    ours.layers[0].weight.register_hook(lambda gradient: gradient)  # steps are ordinary ones
+    model = Model(ours, options, "cross_entropy", on_nonfinite="skip")
+    model.fit_generator(bad, epochs=1, verbose=False)
+    theirs.number = 0
+    other = Model(theirs, options, "cross_entropy")
+    other.fit_generator(batches[:1], epochs=1, verbose=False)
+    theirs.number += 1  # the batch that was left out went through the network
+    other.fit_generator(batches[1:], epochs=1, verbose=False)
+    for mine, wanted in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, wanted)
+
+
 def test_optimizers_without_such_a_kernel():
     net = network()
     optimizer = torch.optim.Rprop(net.parameters())

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from clarion.engine.optimization import OPTIMIZERS, Optimization
 from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of
 
 __all__ = [
     "OPTIMIZERS",
+    "complete_momenta",
     "get_optimizer",
     "place_optimizer_state",
     "relink_parameters",
@@ -68,6 +69,27 @@ def use_fused_update(optimizer: Optimizer, network: nn.Module) -> None:
         optimizer.load_state_dict(optimizer.state_dict())  # a fused step counts on the device
 
 
+def complete_momenta(optimizer: SGD) -> None:
+    """Give a momentum to parameters with their first gradient, where others have one already.
+
+    Layers are thawed in the course of a training, or a network takes another branch: torch's fused
+    step (2.13) fails then, while the plain one begins the momentum with the gradient itself. With
+    what is put here, the fused step comes to that too.
+    """
+    states = optimizer.state
+    begun = [one for one in states.values() if one.get("momentum_buffer") is not None]
+    if not begun or len(begun) == sum(len(group["params"]) for group in optimizer.param_groups):
+        return
+    for group in optimizer.param_groups:
+        if not (group["fused"] and group["momentum"]):
+            continue
+        given = [p for p in group["params"] if p.grad is not None]
+        fresh = [p for p in given if states.get(p, {}).get("momentum_buffer") is None]
+        if len(fresh) < len(given):  # torch knows what to do where nobody has one
+            for parameter in fresh:
+                states[parameter]["momentum_buffer"] = _momentum_before(parameter, group)
+
+
 def place_optimizer_state(optimizer: Any) -> None:
     """Put the state of an optimizer on the devices and in the memory format of its parameters.
 
@@ -101,6 +123,19 @@ def relink_parameters(optimizer: Any, before: Mapping[str, Tensor], network: nn.
     for old, new in renewed.items():
         if old in optimizer.state:
             optimizer.state[new] = optimizer.state.pop(old)
+
+
+def _momentum_before(parameter: Tensor, group: dict[str, Any]) -> Tensor:
+    """Return what becomes the gradient by ``momentum * this + (1 - dampening) * gradient``."""
+    momentum = torch.zeros_like(parameter)
+    if group["dampening"]:
+        assert parameter.grad is not None
+        sign = -1.0 if group["maximize"] else 1.0
+        momentum.add_(parameter.grad, alpha=sign).add_(
+            parameter.detach(), alpha=group["weight_decay"]
+        )
+        momentum.mul_(group["dampening"] / group["momentum"])
+    return momentum
 
 
 def _with_sparse_gradients(network: nn.Module) -> set[Tensor]:

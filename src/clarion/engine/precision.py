@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from clarion.data.nested import map_structure
+from clarion.engine.optimizers import complete_momenta
 from clarion.errors import InvalidArgumentError, UnknownNameError, quoted, suggestion
 
 __all__ = ["PRECISIONS", "Full", "Mixed", "Precision", "ScaledMixed", "make_precision"]
@@ -70,6 +71,8 @@ class Full:
 
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights."""
+        if optimizer.state and isinstance(optimizer, SGD):
+            complete_momenta(optimizer)
         optimizer.step()
 
     def skip(self, optimizer: Optimizer) -> None:
@@ -126,6 +129,8 @@ class ScaledMixed(Mixed):
 
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights unless a gradient overflowed, and adapt the scale."""
+        if optimizer.state and isinstance(optimizer, SGD):
+            complete_momenta(optimizer)
         self._scaler.step(optimizer)
         self._scaler.update()
 
