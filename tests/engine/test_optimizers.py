@@ -127,7 +127,7 @@ class Branches(nn.Module):
 
     def forward(self, x):
         self.number += 1
-        taken = [self.layers[:1], self.layers[:1], self.layers[1:], self.layers][self.number % 4]
+        taken = [self.layers[:1], self.layers[:1], self.layers, self.layers[1:]][self.number % 4]
         return sum(layer(x) for layer in taken)
 
 
