@@ -171,6 +171,26 @@ def test_reduced_floats_are_averaged_in_float32():
         assert network.weight.dtype is torch.bfloat16
 
 
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_complex_weights_are_averaged_too(kind):
+    network = nn.Linear(1, 1, bias=False, dtype=torch.complex64)
+    optimizer = torch.optim.SGD(network.parameters())
+    average = WeightAverage(network, optimizer, kind, decay=0.75, warmup=False, start=1)
+    average.begin(Plan(epochs=3))
+    values = [1.0 + 2.0j, 3.0 - 2.0j, 5.0j]
+    for step, value in enumerate(values, start=1):
+        with torch.no_grad():
+            network.weight.fill_(value)
+        average.after_step(step)
+        average.end_epoch(step)
+    moving = 0.75 * (0.75 * values[0] + 0.25 * values[1]) + 0.25 * values[2]
+    expected = moving if kind == "ema" else sum(values) / 3
+    assert average.state_dict()["weights"]["weight"].item() == pytest.approx(expected)
+    with average.applied():
+        assert network.weight.item() == pytest.approx(expected)
+    assert network.weight.item() == values[2]
+
+
 def test_a_new_training_begins_a_new_average():
     network = make_network()
     average = WeightAverage(network, torch.optim.SGD(network.parameters()))

@@ -226,7 +226,7 @@ class WeightAverage(UpdatePart):
 
     def _weights(self) -> list[Parameter]:
         listed = (p for group in self._optimizer.param_groups for p in group["params"])
-        return [parameter for parameter in listed if parameter.is_floating_point()]
+        return [p for p in listed if p.is_floating_point() or p.is_complex()]
 
     def _names(self) -> list[str]:
         names = {parameter: name for name, parameter in self._network.named_parameters()}
