@@ -82,6 +82,20 @@ def test_rows_that_cannot_be_ranked_do_not_count():
     assert torch.isnan(KendallTauPerRow()(y_pred[1:], y_true[1:]))
 
 
+def test_a_row_with_a_value_that_is_nan_makes_the_mean_nan_as_in_scipy():
+    y_pred = torch.tensor([[1.0, 2.0, 3.0], [1.0, torch.nan, 3.0]])
+    y_true = torch.tensor([[0, 1, 2], [0, 1, 2]])
+    assert np.isnan(kendalltau(y_pred[1], y_true[1]).statistic)
+    metric = KendallTauPerRow()
+    assert torch.isnan(metric(y_pred, y_true))
+    assert metric(y_pred[:1], y_true[:1]) == 1.0
+    assert torch.isnan(metric.compute())  # over both batches
+    assert torch.isnan(KendallTauPerRow()(y_true.float(), y_pred))  # of the targets
+    assert torch.isnan(KendallTauPerRow()(torch.full((2, 3), torch.nan), y_true))
+    y_true[1, 1] = -100
+    assert KendallTauPerRow()(y_pred, y_true) == 1.0  # padding may be anything
+
+
 def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"one value per example.*\(4, 3\).*KendallTauPerRow"):
         KendallTau().update(torch.zeros(4, 3), torch.zeros(4, 3))

@@ -54,7 +54,8 @@ class KendallTauPerRow(StreamingMetric):
     Each row is a ranking of its own: the sentences of a story, the answers to a question. Names:
     ``"kendall_tau_per_row"``, ``"kendall_per_row"``; in the logs ``kendall_tau``. ``y_pred`` and
     ``y_true`` have shape (N, D). Rows in which nothing can be ranked, because fewer than two
-    positions count or all are tied on one side, are left out. Comparing pairs takes N * D * D.
+    positions count or all are tied on one side, are left out. It is nan if a value
+    that counts is nan. Comparing pairs takes N * D * D.
 
     Args:
         ignore_index: Positions whose target has this value do not count: they pad a short row.
@@ -86,7 +87,11 @@ class KendallTauPerRow(StreamingMetric):
         untied_true = torch.where(pairs, other.abs(), 0).sum((1, 2), dtype=dtype)
         ranked = (untied_pred > 0) & (untied_true > 0)
         tau = agreement / (untied_pred * untied_true).sqrt()
-        return torch.stack([torch.where(ranked, tau, 0.0).sum(), ranked.sum(dtype=dtype)])
+        total = torch.where(ranked, tau, 0.0).sum()
+        # A value that is nan compares as if it were tied with all others.
+        broken = counts & (torch.isnan(y_pred.detach()) | torch.isnan(y_true))
+        total = torch.where(broken.any(), torch.nan, total)
+        return torch.stack([total, ranked.sum(dtype=dtype)])
 
     def conclude(self, sums: Tensor) -> Tensor:
         """Return the mean tau, shape (); nan if no row had one."""
