@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clarion.errors import DataError, InvalidArgumentError, quoted, suggestion
 from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.registry import do_register_metric_class, register_metric_class
-from clarion.metrics.shapes import aligned, best_class, is_readable
+from clarion.metrics.shapes import NARROW, aligned, best_class, is_readable
 from clarion.metrics.weighting import elements, register_target_weight, valid_targets
 
 __all__ = [
@@ -277,6 +277,8 @@ def _best_matches(y_pred: Tensor, y_true: Tensor, ignore_index: int) -> tuple[Te
         )
     best = best_class(y_pred)
     y_true = aligned(y_true, best, y_pred)
+    if y_true.dtype in NARROW:
+        y_true = y_true.long()
     counts = y_true != ignore_index
     _check_several(y_pred, y_true, counts)
     met = best == y_true
@@ -294,6 +296,8 @@ def _topk_matches(
         )
     best = y_pred.topk(k, dim=1).indices
     y_true = aligned(y_true, best[:, 0], y_pred)
+    if y_true.dtype in NARROW:
+        y_true = y_true.long()
     counts = y_true != ignore_index
     _check_several(y_pred, y_true, counts)
     return (best == y_true.unsqueeze(1)).any(1) & counts, counts

@@ -9,7 +9,7 @@ from clarion.errors import DataError
 from clarion.metrics.base import accumulation_dtype
 from clarion.metrics.registry import register_metric_class
 from clarion.metrics.rows import RowMetric
-from clarion.metrics.shapes import check_labels, same_but_ones
+from clarion.metrics.shapes import NARROW, check_labels, same_but_ones
 
 __all__ = ["AUROC"]
 
@@ -48,6 +48,8 @@ class AUROC(RowMetric):
     def select(self, y_pred: Any, y_true: Any) -> tuple[Tensor, Tensor]:
         """Return scores, shape (N, C), and labels as small integers, shape (N, 1) or (N, C)."""
         scores = y_pred.detach()
+        if y_true.dtype in NARROW:
+            y_true = y_true.long()
         counts = y_true != self.ignore_index
         if same_but_ones(scores, y_true):
             check_labels(y_true, counts, 2)

@@ -9,7 +9,7 @@ from clarion.errors import DataError
 from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.registry import register_metric_class
 from clarion.metrics.rows import RowMetric
-from clarion.metrics.shapes import aligned
+from clarion.metrics.shapes import NARROW, aligned
 
 __all__ = ["KendallTau", "KendallTauPerRow"]
 
@@ -78,6 +78,8 @@ class KendallTauPerRow(StreamingMetric):
                 f"KendallTauPerRow takes predictions and targets of one shape (N, D); y_pred has "
                 f"{tuple(y_pred.shape)}, y_true {tuple(y_true.shape)}."
             )
+        if y_true.dtype in NARROW:
+            y_true = y_true.long()
         counts = y_true != self.ignore_index
         pairs = counts.unsqueeze(1) & counts.unsqueeze(2)
         one, other = _order(y_pred.detach()), _order(y_true)

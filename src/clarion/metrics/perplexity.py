@@ -9,6 +9,7 @@ from torch import Tensor
 from clarion.errors import DataError
 from clarion.metrics.base import StreamingMetric, accumulation_dtype
 from clarion.metrics.registry import register_metric_class
+from clarion.metrics.shapes import NARROW
 
 __all__ = ["Perplexity"]
 
@@ -43,6 +44,8 @@ class Perplexity(StreamingMetric):
         logits = _classes_second(y_pred.detach(), y_true)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
+        if y_true.dtype in NARROW:
+            y_true = y_true.long()
         losses = F.cross_entropy(logits, y_true, ignore_index=self.ignore_index, reduction="none")
         dtype = accumulation_dtype(losses.device)
         count = (y_true != self.ignore_index).sum(dtype=dtype)

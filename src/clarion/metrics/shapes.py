@@ -8,6 +8,7 @@ from torch import Tensor
 from clarion.errors import DataError
 
 __all__ = [
+    "NARROW",
     "aligned",
     "best_class",
     "check_labels",
@@ -15,6 +16,10 @@ __all__ = [
     "same_but_ones",
     "split_mask",
 ]
+
+NARROW = frozenset({torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16})
+"""Dtypes of labels in which -1, an ignored index or a number of classes may become another number,
+since torch compares in the dtype of the labels: such labels are made int64 first."""
 
 _FEW = 2**11  # scores up to which argmax takes less time: max returns the scores too
 
@@ -68,11 +73,14 @@ def same_but_ones(one: Tensor, other: Tensor) -> bool:
 
 
 def split_mask(y_true: Any) -> tuple[Tensor, Tensor | None]:
-    """Return the labels and, if the target is a pair ``(labels, mask)``, the mask as booleans."""
-    if isinstance(y_true, tuple | list):
-        labels, mask = y_true
-        return labels, mask.bool()
-    return y_true, None
+    """Return the labels and, if the target is a pair ``(labels, mask)``, the mask as booleans.
+
+    Labels of a narrow dtype become int64.
+    """
+    labels, mask = y_true if isinstance(y_true, tuple | list) else (y_true, None)
+    if labels.dtype in NARROW:
+        labels = labels.long()
+    return labels, None if mask is None else mask.bool()
 
 
 def check_labels(labels: Tensor, counts: Tensor, num_classes: int) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clarion.errors import DataError
+from clarion.metrics.shapes import NARROW
 
 __all__ = ["LOSS_MODULES", "Unreduced", "takes_weight", "unreduced_of", "weighed", "weighted_mean"]
 
@@ -76,6 +77,8 @@ class Unreduced:
         """
         if not self._by_class or not isinstance(y_true, Tensor) or y_true.is_floating_point():
             return None
+        if y_true.dtype in NARROW:
+            y_true = y_true.long()
         valid = y_true != self._ignore_index
         weights = self._weight_of_classes()
         if weights is None:

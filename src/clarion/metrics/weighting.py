@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clarion.data.size import get_batch_size
+from clarion.metrics.shapes import NARROW
 
 __all__ = [
     "TargetWeight",
@@ -102,6 +103,8 @@ def weights_of(weigh: TargetWeight, targets: Sequence[Tensor]) -> Tensor:
             together = torch.stack(list(targets))
         except RuntimeError:  # they differ in shape
             together = None
+        if together is not None and together.dtype in NARROW:
+            together = together.long()
         if together is not None and not together.is_floating_point():
             return (together.reshape(len(targets), -1) != ignored).sum(1)
     return torch.stack([torch.as_tensor(weigh(target)) for target in targets])
@@ -125,6 +128,8 @@ def valid_targets(
         return get_batch_size(y_true)
     if y_true.is_floating_point():
         return y_true.numel() // y_true.shape[min(1, y_true.ndim - 1)] if y_true.numel() else 0
+    if y_true.dtype in NARROW:
+        y_true = y_true.long()
     valid = y_true != ignore_index
     if weight is None:
         return valid.sum()
