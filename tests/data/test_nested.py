@@ -131,6 +131,11 @@ def test_torch_to_numpy_widens_what_numpy_does_not_have():
     assert result.tolist() == [1.5, 2.5]
 
 
+def test_torch_to_numpy_makes_dense_what_is_sparse():
+    dense = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+    assert torch_to_numpy(dense.to_sparse(), copy=True).tolist() == dense.tolist()
+
+
 def test_numpy_to_torch_shares_memory_and_keeps_the_dtype():
     array = np.zeros(3, dtype=np.float64)
 

@@ -253,6 +253,61 @@ class Scalar(nn.Module):
         return x.sum()
 
 
+class Sparse(nn.Linear):
+    """Returns a sparse tensor."""
+
+    def forward(self, x):
+        return super().forward(x).to_sparse()
+
+
+class Sequences(nn.Linear):
+    """Takes sequences of several lengths as a nested tensor, and sums each."""
+
+    def forward(self, x):
+        return torch.nested.to_padded_tensor(super().forward(x), 0.0).sum(1)
+
+
+def test_sparse_predictions_and_targets():
+    def distance(y_pred, y_true):
+        return (y_pred.to_dense() - y_true.to_dense()).square().mean()
+
+    torch.manual_seed(0)
+    network, dense = Sparse(2, 2), Model(nn.Linear(2, 2), "sgd", distance)
+    dense.network.load_state_dict(network.state_dict())
+    sparse = Model(network, "sgd", distance, batch_metrics=[("distance", distance)])
+    pairs = [(x, y.to_sparse()) for x, y in zip(X.split(2), Y.split(2), strict=True)]
+    scores = sparse.evaluate_generator(pairs, verbose=False)
+    assert scores == pytest.approx([dense.evaluate(X, Y, batch_size=2, verbose=False)] * 2)
+    expected = dense.predict(X, verbose=False)
+    assert sparse.predict(X, batch_size=2, verbose=False) == pytest.approx(expected)
+    stream = sparse.predict(X, batch_size=2, stream=True, verbose=False)
+    assert np.concatenate(list(stream)) == pytest.approx(expected)
+    tensors = sparse.predict(X, batch_size=2, convert_to_numpy=False, verbose=False)
+    assert tensors.is_sparse
+    assert tensors.to_dense().numpy() == pytest.approx(expected)
+    sparse.fit_generator(pairs, pairs, epochs=2, verbose=False)
+    dense.fit(X, Y, batch_size=2, epochs=2, dataloader_kwargs={"shuffle": False}, verbose=False)
+    torch.testing.assert_close(network.weight, dense.network.weight)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_nested_inputs():
+    torch.manual_seed(0)
+    network, y = Sequences(2, 2), torch.zeros(2, 2)
+    inputs = [
+        torch.nested.nested_tensor([torch.randn(length, 2), torch.randn(3, 2)])
+        for length in (1, 2, 4)
+    ]
+    expected = torch.cat([network(x) for x in inputs]).detach()
+    ragged = Model(network, "sgd", "mse")
+    assert ragged.predict_generator(inputs, verbose=False) == pytest.approx(expected.numpy())
+    pairs = [(x, y) for x in inputs]
+    loss = ragged.evaluate_generator(pairs, verbose=False)
+    assert loss == pytest.approx(expected.square().mean().item())
+    history = ragged.fit_generator(pairs, pairs, epochs=2, verbose=False)
+    assert history[-1]["loss"] < loss
+
+
 def test_numbers_of_batches_stay_a_list():
     result = Model(Scalar(), None, None).predict(X, batch_size=2, verbose=False)
 

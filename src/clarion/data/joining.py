@@ -146,7 +146,9 @@ class Joiner:
         return leaves if fits and leaves else None
 
     def _begin(self, leaves: list[Any], size: int | None) -> None:
-        if not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in leaves):
+        if not all(
+            isinstance(leaf, Tensor) and leaf.ndim and _is_laid_out(leaf) for leaf in leaves
+        ):
             return
         if self._order is not None and any(len(leaf) != size for leaf in leaves):
             return
@@ -204,6 +206,8 @@ class _Column:
     def fits(self, leaf: Any) -> bool:
         if not isinstance(leaf, Tensor) or leaf.dtype is not self._dtype:
             return False
+        if leaf.layout is not torch.strided or leaf.is_nested:
+            return False
         if leaf.shape != self._shape and (leaf.ndim == 0 or leaf.shape[1:] != self._shape[1:]):
             return False
         return leaf.device == self._device
@@ -243,6 +247,11 @@ class _Column:
             self._array[rows] = torch.cat(self._waiting).to(self._like)
         self._waiting = []
         self._written = stop
+
+
+def _is_laid_out(leaf: Tensor) -> bool:
+    """Tell whether a tensor is neither sparse nor nested, so that it has rows in memory."""
+    return leaf.layout is torch.strided and not leaf.is_nested
 
 
 def _nothing(leaf: Any) -> None:

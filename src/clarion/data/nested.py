@@ -70,12 +70,14 @@ def torch_to_numpy(obj: Any, copy: bool = False) -> Any:
 
     Args:
         obj: Nested lists, tuples and mappings. Tensors are detached and brought to the CPU;
-            bfloat16, which numpy does not have, becomes float32.
+            bfloat16, which numpy does not have, becomes float32, and what is sparse dense.
         copy: Whether to copy tensors that are on the CPU already; otherwise memory is shared.
     """
 
     def convert(tensor: Tensor) -> np.ndarray:
         tensor = tensor.detach().cpu()
+        if tensor.layout is not torch.strided:
+            tensor = tensor.to_dense()
         if tensor.dtype == torch.bfloat16:
             return tensor.float().numpy()
         array = tensor.numpy()

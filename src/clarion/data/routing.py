@@ -128,8 +128,8 @@ class Router:
         if kind is None or (device, self._own_dtype, *kind) not in self._as_they_are:
             return None
         if not supervised:
-            return Batch((raw,), {}, None, raw.shape[0])
-        return Batch((raw[0],), {}, raw[1], raw[0].shape[0])
+            return Batch((raw,), {}, None, raw.size(0))
+        return Batch((raw[0],), {}, raw[1], raw[0].size(0))
 
     def all_at_once(
         self, raws: Sequence[Any], device: torch.device | None, *, supervised: bool = True

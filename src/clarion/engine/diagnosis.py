@@ -110,7 +110,7 @@ def _remedy(error: Exception, prediction: Any, target: Any) -> str:
         return f"{said} {_remedy_for_structure(prediction)}"
     if not isinstance(target, Tensor):
         return _remedy_for_target(target, said)
-    if not isinstance(prediction, Tensor):
+    if not isinstance(prediction, Tensor) or prediction.is_nested or target.is_nested:
         return said
     if isinstance(error, IndexError) and "out of bounds" in text:
         return _remedy_for_index(prediction, text)
@@ -208,6 +208,8 @@ def _first_line(error: Exception) -> str:
 
 def _described(value: Any) -> str:
     if isinstance(value, Tensor):
+        if value.is_nested:  # it has no shape
+            return f"nested {dtype_name(value)}"
         return f"{tuple(value.shape)} {dtype_name(value)}"
     if isinstance(value, list | tuple):
         return f"{kind_of(value)} of [{_listed([_described(item) for item in value])}]"

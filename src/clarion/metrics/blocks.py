@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["MOST_BATCHES", "Later", "add_batches_ago", "is_small", "lasting", "portions"]
@@ -14,8 +15,16 @@ _MOST_BYTES = 2**17  # of a tensor: to count more than that at once saves nothin
 
 
 def is_small(value: Any) -> bool:
-    """Tell whether something is one tensor, of a size at which counting it alone is a waste."""
-    return type(value) is Tensor and value.nbytes <= _MOST_BYTES
+    """Tell whether something is one tensor, of a size at which counting it alone is a waste.
+
+    Sparse and nested ones are not: torch does not know their bytes, or cannot stack them.
+    """
+    return (
+        type(value) is Tensor
+        and value.layout is torch.strided
+        and not value.is_nested
+        and value.nbytes <= _MOST_BYTES
+    )
 
 
 def lasting(value: Tensor) -> Tensor:

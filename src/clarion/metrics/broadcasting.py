@@ -69,6 +69,8 @@ def watching_broadcasts(
 def _could_broadcast(prediction: Any, target: Any) -> bool:
     if not isinstance(prediction, Tensor) or not isinstance(target, Tensor):
         return False
+    if prediction.is_nested or target.is_nested:  # they have no shape
+        return False
     if prediction.shape == target.shape or torch.compiler.is_compiling():
         return False
     try:
