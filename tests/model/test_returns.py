@@ -253,6 +253,43 @@ class Scalar(nn.Module):
         return x.sum()
 
 
+class Changes(nn.Module):
+    """Returns something else for all rows but the first ones."""
+
+    def __init__(self, first, later):
+        super().__init__()
+        self.outputs = [first, later]
+
+    def forward(self, x):
+        return self.outputs[bool(x[0, 0] > 0)](x)
+
+
+FORMS = [
+    lambda x: x,
+    lambda x: (x, x + 1),
+    lambda x: {"a": x},
+    lambda x: {"b": x},
+    lambda x: x.sum(),
+    lambda x: x[:, 0],
+]
+
+
+@pytest.mark.parametrize("convert", [True, False])
+@pytest.mark.parametrize(("first", "later"), [*itertools.permutations(range(len(FORMS)), 2)])
+def test_predictions_whose_form_changes_stay_a_list(first, later, convert):
+    changes = Model(Changes(FORMS[first], FORMS[later]), None, None)
+    result = changes.predict(X, batch_size=2, convert_to_numpy=convert, verbose=False)
+    one, *others = result
+    assert len(others) == 2
+    for rows, batch, form in ((X[:2], one, first), (X[2:4], others[0], later)):
+        expected = FORMS[form](rows)
+        assert isinstance(batch, np.ndarray | torch.Tensor) or type(batch) is type(expected)
+        listed = list(batch.values()) if isinstance(batch, dict) else batch
+        wanted = list(expected.values()) if isinstance(expected, dict) else expected
+        for ours, theirs in zip(np.atleast_1d(listed), np.atleast_1d(wanted), strict=True):
+            assert np.array_equal(ours, theirs)
+
+
 class Sparse(nn.Linear):
     """Returns a sparse tensor."""
 

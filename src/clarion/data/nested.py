@@ -117,21 +117,34 @@ def concatenate(batches: Sequence[Any]) -> Any:
     Args:
         batches: At least one structure, all of one shape. Arrays and tensors with at least one
             dimension are joined on axis 0. What cannot be joined (numbers, other objects,
-            arrays whose other dimensions differ) stays a list with one entry per batch.
+            arrays whose other dimensions differ, a tuple here and an array there) stays a list
+            with one entry per batch.
     """
     first = batches[0]
     if isinstance(first, list | tuple) and not isinstance(first, PackedSequence):
-        if any(len(batch) != len(first) for batch in batches):
+        if any(
+            not isinstance(batch, list | tuple) or len(batch) != len(first) for batch in batches
+        ):
             return list(batches)
         parts = [concatenate(part) for part in zip(*batches, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     if isinstance(first, Mapping):
+        if any(not isinstance(b, Mapping) or not first.keys() <= b.keys() for b in batches):
+            return list(batches)
         return {key: concatenate([batch[key] for batch in batches]) for key in first}
     if isinstance(first, Tensor | np.ndarray) and first.ndim > 0:
-        if any(batch.shape[1:] != first.shape[1:] for batch in batches):
+        kind = Tensor if isinstance(first, Tensor) else np.ndarray
+        if any(not isinstance(b, kind) or _differs(b, first) for b in batches):
             return list(batches)
         return torch.cat(list(batches)) if isinstance(first, Tensor) else np.concatenate(batches)
     return list(batches)
+
+
+def _differs(array: Any, first: Any) -> bool:
+    """Tell whether an array has other dimensions than the first one, of which it may be longer."""
+    if getattr(array, "is_nested", False) or getattr(first, "is_nested", False):
+        return True  # it has no shape
+    return bool(array.ndim != first.ndim or array.shape[1:] != first.shape[1:])
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
