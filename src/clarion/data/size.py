@@ -29,7 +29,7 @@ def get_batch_size(*values: Any) -> int:
     """
     for value in values:
         if isinstance(value, _ARRAYS) and value.ndim > 0:
-            return value.size(0) if getattr(value, "is_nested", False) else len(value)
+            return len(value.unbind() if isinstance(value, Tensor) and value.is_nested else value)
     for rule in (_of_sequence, _of_entry, _of_mapping):
         for value in values:
             size = rule(value)
@@ -77,8 +77,8 @@ def _told_by(value: Any) -> int | None:
 def _of_array(value: Any) -> int | None:
     if not isinstance(value, _ARRAYS) or value.ndim == 0:
         return None
-    # torch has no len of nested tensors, which know their first dimension only.
-    return value.size(0) if getattr(value, "is_nested", False) else len(value)
+    # torch has no len of nested tensors.
+    return len(value.unbind() if isinstance(value, Tensor) and value.is_nested else value)
 
 
 def _of_sequence(value: Any) -> int | None:

@@ -77,13 +77,12 @@ class Unreduced:
         """
         if not self._by_class or not isinstance(y_true, Tensor) or y_true.is_floating_point():
             return None
-        if y_true.dtype in NARROW:
-            y_true = y_true.long()
-        valid = y_true != self._ignore_index
+        labels: Tensor = y_true.long() if y_true.dtype in NARROW else y_true
+        valid: Tensor = labels != self._ignore_index
         weights = self._weight_of_classes()
         if weights is None:
             return valid.to(torch.get_default_dtype())
-        return torch.where(valid, weights.detach()[torch.where(valid, y_true, 0)], 0.0)
+        return torch.where(valid, weights.detach()[torch.where(valid, labels, 0)], 0.0)
 
 
 def unreduced_of(func: Any) -> Unreduced | None:
