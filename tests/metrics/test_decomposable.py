@@ -335,3 +335,45 @@ def test_weights_may_be_numbers_and_tensors_in_turn():
         metric(torch.tensor(value), torch.tensor([0]))
     assert metric.compute().tolist() == [14 / 6, 20 / 6]
     assert metric.sums.tolist() == [14.0, 20.0, 6.0]
+
+
+@pytest.mark.parametrize("change", ["values", "tensor", "first", "ignore_index"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_loss_that_is_changed_weighs_only_later_batches_otherwise(change, several):
+    torch.manual_seed(0)
+    weight = None if change in ("first", "ignore_index") else torch.tensor([1.0, 2.0, 5.0])
+    module = nn.CrossEntropyLoss(weight=weight)
+    mean = DecomposableMetric(module, "loss")
+    total = weighed = 0.0
+    for number in range(8):
+        if number == 4 and change == "values":
+            module.weight.copy_(torch.tensor([9.0, 1.0, 0.5]))
+        elif number == 4 and change in ("tensor", "first"):
+            module.weight = torch.tensor([9.0, 1.0, 0.5])
+        elif number == 4:
+            module.ignore_index = 1
+        y_pred, y_true = torch.randn(6, 3), torch.tensor([0, 1, 2, 1, 0, number % 3])
+        if several:
+            mean.note_all([module(y_pred, y_true)], [y_pred], [y_true], [6])
+        else:
+            mean.defer(y_pred, y_true, size=6)
+        classes = torch.ones(3) if module.weight is None else module.weight
+        counted = classes[y_true] * (y_true != module.ignore_index)
+        losses = nn.functional.cross_entropy(y_pred, y_true, reduction="none")
+        total, weighed = total + (losses * counted).sum().item(), weighed + counted.sum().item()
+    assert mean.compute()[0] == pytest.approx(total / weighed, rel=1e-5)
+
+
+def test_class_weights_of_a_function_may_change_between_batches():
+    torch.manual_seed(0)
+    weight = torch.tensor([1.0, 2.0])
+    mean = DecomposableMetric(functools.partial(nn.functional.cross_entropy, weight=weight), "loss")
+    total = weighed = 0.0
+    for _ in range(3):
+        y_pred, y_true = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+        mean.defer(y_pred, y_true, size=4)
+        losses = nn.functional.cross_entropy(y_pred, y_true, reduction="none")
+        total = total + (losses * weight[y_true]).sum().item()
+        weighed = weighed + weight[y_true].sum().item()
+        weight *= torch.tensor([3.0, 0.5])
+    assert mean.compute()[0] == pytest.approx(total / weighed, rel=1e-5)

@@ -1,5 +1,6 @@
 """Functions of a batch, averaged over batches by what their own mean runs over."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from clarion.metrics.weighting import (
     TargetWeight,
     Weight,
     target_weight,
+    valid_targets,
     weight_of,
     weights_of,
 )
@@ -72,6 +74,13 @@ class DecomposableMetric(Metric):
         self._weigh = weight or weight_of(func)
         self._weighs_itself = weight is not None
         self.target_weight: TargetWeight | None = None if weight else target_weight(func)
+        # Class weights may be changed between batches: such a batch is weighed at once.
+        weigh = self.target_weight
+        known = weigh if isinstance(weigh, functools.partial) else None
+        self._waits = weigh is not None and not (known and known.keywords.get("weight") is not None)
+        is_read = known is not None and len(known.args) == 1 and known.args[0] is func
+        self._module: Any = func if is_read and isinstance(func, nn.Module) else None
+        self._ignored: Any = None  # the index that does not count in what waits
         self.reset()
 
     def forward(self, y_pred: Any, y_true: Any, inputs: Any = None) -> Any:
@@ -123,9 +132,14 @@ class DecomposableMetric(Metric):
             size: The number of examples.
             lasts: Whether nobody will write into the memory of the output again.
         """
-        if self.target_weight is None or not is_small(y_true):
+        module = self._module
+        waits = self._waits and (module is None or module._buffers["weight"] is None)
+        if not waits or not is_small(y_true):
             self._accumulate(output, self._weight_of(y_pred, y_true, size), lasts=lasts)
             return
+        if module is not None and module.ignore_index != self._ignored:
+            self._fold()
+            self._ignored = module.ignore_index
         waiting = self._waiting
         waiting.append((self._kept(output, lasts=lasts), y_true))
         if len(waiting) == MOST_BATCHES:
@@ -146,7 +160,11 @@ class DecomposableMetric(Metric):
             y_trues: Their targets.
             sizes: Their numbers of examples; not asked for where a target tells what it counts.
         """
-        waits = self.target_weight is not None and len(self.names) == 1
+        module = self._module
+        counts = module is None or (
+            module._buffers["weight"] is None and module.ignore_index == self._ignored
+        )
+        waits = self._waits and counts and len(self.names) == 1
         shapes = {getattr(output, "shape", None) for output in outputs}
         if not (waits and all(map(is_small, y_trues)) and shapes == {torch.Size()}):
             known = [None] * len(outputs) if sizes is None else sizes
@@ -190,6 +208,7 @@ class DecomposableMetric(Metric):
         """Forget all batches."""
         self._waiting: list[tuple[Tensor | float, Tensor]] = []
         self._weighed: list[tuple[Tensor | float, Tensor]] = []
+        self._ignored = None if self._module is None else self._module.ignore_index
         self._total: Tensor | float | None = None
         self._weight: int | float | Tensor = 0
 
@@ -257,7 +276,10 @@ class DecomposableMetric(Metric):
         if self._waiting and self.target_weight is not None:
             values, targets = zip(*self._waiting, strict=True)
             self._waiting = []
-            self._take_in(values, weights_of(self.target_weight, targets))
+            weigh = self.target_weight
+            if self._module is not None:  # as it was when they came
+                weigh = functools.partial(valid_targets, ignore_index=self._ignored)
+            self._take_in(values, weights_of(weigh, targets))
 
     def _take_in(self, values: Sequence[Tensor | float], weights: Tensor) -> None:
         value = _stacked(values)

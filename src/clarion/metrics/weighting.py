@@ -128,12 +128,11 @@ def valid_targets(
         return get_batch_size(y_true)
     if y_true.is_floating_point():
         return y_true.numel() // y_true.shape[min(1, y_true.ndim - 1)] if y_true.numel() else 0
-    if y_true.dtype in NARROW:
-        y_true = y_true.long()
-    valid = y_true != ignore_index
+    labels: Tensor = y_true.long() if y_true.dtype in NARROW else y_true
+    valid: Tensor = labels != ignore_index
     if weight is None:
         return valid.sum()
-    class_weights = weight.detach()[torch.where(valid, y_true, 0)]
+    class_weights = weight.detach()[torch.where(valid, labels, 0)]
     return torch.where(valid, class_weights, 0).sum()
 
 
