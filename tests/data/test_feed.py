@@ -56,6 +56,54 @@ def test_an_endless_generator_goes_on():
     assert list(take(generator, 3, "the loader")) == [3, 4, 5]
 
 
+class ByHand:
+    """The usual loader by hand: ``__iter__`` sets it back, and knows alone where it begins."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __iter__(self):
+        self.number = 0
+        return self
+
+    def __next__(self):
+        if self.number == self.length:
+            raise StopIteration
+        self.number += 1
+        return self.number
+
+
+class GoingOn(ByHand):
+    """An iterator that only returns itself."""
+
+    def __init__(self, length):
+        super().__init__(length)
+        self.number = 0
+
+    def __iter__(self):
+        """Return itself."""
+        return self
+
+
+def test_a_loader_that_sets_itself_back_starts_anew_at_each_pass():
+    feed = Feed(ByHand(100))
+    assert [list(feed.take(2, "the loader")) for _ in range(3)] == [[1, 2]] * 3
+
+
+def test_a_loader_that_sets_itself_back_starts_anew_where_steps_ask_for_more():
+    assert list(take(ByHand(3), 5, "the loader")) == [1, 2, 3, 1, 2]
+
+
+def test_a_loader_that_sets_itself_back_is_not_called_a_generator():
+    with pytest.raises(ValueError, match="gave no batch; check that the data is not empty"):
+        list(take(ByHand(0), None, "the loader"))
+
+
+def test_an_iterator_that_only_returns_itself_goes_on():
+    feed = Feed(GoingOn(100))
+    assert [list(feed.take(2, "the loader")) for _ in range(2)] == [[1, 2], [3, 4]]
+
+
 def test_a_generator_that_runs_dry_ends_in_an_error_and_not_in_a_loop():
     generator = (i for i in range(3))
 

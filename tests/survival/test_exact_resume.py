@@ -102,6 +102,20 @@ class Batches:
             yield X[indices] + 0.1 * torch.randn(len(indices), 4), Y[indices]
 
 
+class ByHand:
+    """The same with a ``__next__`` of its own: ``__iter__`` sets it back."""
+
+    def __iter__(self):
+        self.left = list(torch.randperm(N).split(SIZE))
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        indices = self.left.pop()
+        return X[indices] + 0.1 * torch.randn(len(indices), 4), Y[indices]
+
+
 class Counting:
     """A loader that knows where it is, and that drawing and dropping would not bring there."""
 
@@ -204,6 +218,8 @@ LOADERS = {
     "iterable dataset": (lambda: loader(Stream(), shuffle=None), {}),
     "iterable": (Batches, {}),
     "iterable, accumulated": (Batches, ACCUMULATED),
+    "by hand": (ByHand, {}),
+    "by hand, short epochs": (ByHand, {"steps_per_epoch": BATCHES - 3}),
     "list": (list_of_batches, {}),
     "generator": (endless, {"steps_per_epoch": BATCHES}),
     "stateful": (Counting, {}),

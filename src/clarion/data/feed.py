@@ -9,7 +9,7 @@ from clarion.checkpoints.random import RandomState
 from clarion.data.bad_rows import BadRows
 from clarion.data.deaths import KILLS_OUTLIVED, may_tell_of_death
 from clarion.data.order import LoaderState
-from clarion.data.readers import reader_of
+from clarion.data.readers import goes_on, reader_of
 from clarion.data.seeding import leave_seed, next_seed, seed_of
 from clarion.data.traits import differences, traits_of
 from clarion.errors import CheckpointError, DataError
@@ -237,7 +237,7 @@ def _tell_of_changes(then: Mapping[str, Any], now: Mapping[str, Any], epoch: int
 def _dry(loader: Any, taken: int, steps: int | None, where: str) -> str:
     where = where[0].upper() + where[1:]
     wanted = "" if steps is None else f" of the {steps} it should give"
-    if iter(loader) is loader:
+    if goes_on(loader):
         ended = f"ended after {taken} batches{wanted}" if taken else f"gave no batch{wanted}"
         return (
             f"{where} {ended}: a generator can be read only once. "

@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import FunctionType, WrapperDescriptorType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
@@ -17,7 +18,9 @@ from clarion.data.index_batches import IndexBatches, drop
 from clarion.data.seeding import InsideWorker, SeededDataset, draws_numbers
 from clarion.errors import InvalidArgumentError, kind_of
 
-__all__ = ["Reader", "reader_of"]
+__all__ = ["Reader", "goes_on", "reader_of"]
+
+_RETURNS_ITSELF = (lambda self: self).__code__.co_code
 
 
 class Reader(Protocol):
@@ -90,9 +93,22 @@ def reader_of(loader: Any, bad_rows: BadRows | None = None) -> Reader:
         return _Stateful(loader)
     if _can_be_rebuilt(loader):
         return _Lasting(loader) if loader.persistent_workers else _Rebuilt(loader)
-    if hasattr(type(loader), "__next__"):
-        return _OneShot(loader)
-    return _Replayed(loader)
+    return _OneShot(loader) if goes_on(loader) else _Replayed(loader)
+
+
+def goes_on(loader: Any) -> bool:
+    """Tell whether a new traversal of a loader goes on where the one before was.
+
+    So do generators and other iterators whose ``__iter__`` returns them and does nothing else. One
+    that does more is taken to start anew: loaders written by hand set themselves back there.
+    """
+    kind = type(loader)
+    if not hasattr(kind, "__next__"):
+        return False
+    begin = kind.__iter__
+    if isinstance(begin, FunctionType):
+        return begin.__code__.co_code == _RETURNS_ITSELF
+    return isinstance(begin, WrapperDescriptorType)  # written in C, as those of generators are
 
 
 class _InProcess:
@@ -158,7 +174,7 @@ _given: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 class _OneShot(_InProcess):
-    """A generator, which goes on from one traversal to the next and never starts again."""
+    """A generator or the like, which goes on from one traversal to the next: see `goes_on`."""
 
     def __init__(self, loader: Iterator[Any]) -> None:
         self._loader = loader
