@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clarion import Accuracy, ClarionError, Metric, Model
+from clarion import Accuracy, Callback, ClarionError, Metric, Model
 
 
 def network():
@@ -366,3 +366,46 @@ def test_nothing_is_moved_without_a_device():
 
 def test_a_new_model_does_not_stop():
     assert model().stop_training is False
+
+
+# --- replaced afterwards -------------------------------------------------------------------------
+
+
+def test_an_optimizer_may_be_replaced_between_two_trainings():
+    built = model(nn.Linear(2, 2), optimizer={"optim": "adam", "schedule": "cosine"})
+    built.fit(X, Y, epochs=1, verbose=False)
+    rate = 0.25
+    built.optimizer = torch.optim.SGD(built.network.parameters(), lr=rate)
+    before = built.get_weight_copies()
+    built.fit(X, Y, epochs=1, batch_size=len(X), verbose=False)
+
+    gradients = {name: p.grad for name, p in built.network.named_parameters()}
+    assert built.optimization is None
+    for name, weight in built.get_weights().items():
+        assert torch.allclose(weight, before[name] - rate * gradients[name])
+
+    built.optimizer = "adam"
+    assert type(built.optimizer) is torch.optim.Adam
+    with pytest.raises(ValueError, match="parameters that are not in the network"):
+        built.optimizer = torch.optim.SGD(network().parameters(), lr=rate)
+
+
+def test_an_optimizer_cannot_be_replaced_inside_a_training():
+    class Replaces(Callback):
+        def on_epoch_begin(self, epoch_number, logs):
+            self.model.optimizer = self.model.optimizer  # the same one is none
+            self.model.optimizer = torch.optim.SGD(self.model.network.parameters(), lr=0.1)
+
+    built = model(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"while a training is under way\. Set it between"):
+        built.fit(X, Y, epochs=1, verbose=False, callbacks=[Replaces()])
+    built.optimizer = None  # the training is over
+
+
+def test_network_and_loss_cannot_be_replaced():
+    built = model(nn.Linear(2, 2))
+    built.network, built.loss_function = built.network.to("cpu"), built.loss_function
+    with pytest.raises(ValueError, match=r"model\.network cannot be replaced.*Build a new Model"):
+        built.network = network()
+    with pytest.raises(ValueError, match=r"loss_function cannot be replaced\. Build a new Model"):
+        built.loss_function = nn.MSELoss()

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from clarion.arguments import check_keywords, check_listed, check_switch
+from clarion.arguments import check_keywords, check_switch
 from clarion.callbacks.base import Callback
 from clarion.callbacks.hooks import CallbackList, holds
 from clarion.callbacks.terminate_on_nan import TerminateOnNaN
@@ -43,11 +44,14 @@ from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of
 from clarion.metrics.collection import MetricSet
 from clarion.metrics.shapes import is_readable
 from clarion.metrics.wrapping import wrap_metrics
+from clarion.model.options import checked_callbacks
 
 if TYPE_CHECKING:
     from clarion.model import Model
 
 __all__ = ["ModelBase"]
+
+_in_training: WeakSet["ModelBase"] = WeakSet()  # no attribute, which a copy would have too
 
 
 class ModelBase:
@@ -77,13 +81,8 @@ class ModelBase:
             raise InvalidTypeError(
                 f"network is {kind_of(network)}; it must be an object of torch.nn.Module."
             )
-        self.network = network
-        self.optimization = Optimization.of(optimizer)
-        self.optimizer = get_optimizer(self.optimization or optimizer, network)
-        self._update_parts: list[UpdatePart] = []
-        if self.optimization is not None:
-            self._update_parts = self.optimization.parts(network, self.optimizer)
-        self._built_optimizer = self.optimizer if self.optimizer is not optimizer else None
+        self._network = network
+        self._take_optimizer(optimizer)
         check_policy(on_nonfinite)
         self.on_nonfinite = on_nonfinite
         if batch_transform is not None and not callable(batch_transform):
@@ -99,7 +98,7 @@ class ModelBase:
             use_channels_last(network)
         loss_function = with_options(loss_function, loss_options, network)
         self._objective = Objective(loss_function, prediction_key, loss_weights, network)
-        self.loss_function = None if loss_function is None else self._objective.metric
+        self._loss_function = None if loss_function is None else self._objective.metric
         batch, batch_names, epoch, epoch_names = wrap_metrics(batch_metrics, epoch_metrics)
         self._metrics = MetricSet(self._objective.metric, batch, batch_names, epoch, epoch_names)
         self._objective.check_scale(network, [*batch, *epoch])
@@ -124,6 +123,55 @@ class ModelBase:
         self.profile: Profile | None = None
         self._split = Split()
         self._under_way = UnderWay(self._metrics, self.progress)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network; another one needs a new model."""
+        return self._network
+
+    @network.setter
+    def network(self, network: nn.Module) -> None:
+        if network is not self._network:
+            raise InvalidArgumentError(
+                "model.network cannot be replaced: the optimizer would go on with the weights of "
+                "the old one. Build a new Model, or load other weights with set_weights."
+            )
+
+    @property
+    def loss_function(self) -> Any:
+        """The loss as an object with a state, None if the network computes it."""
+        return self._loss_function
+
+    @loss_function.setter
+    def loss_function(self, loss_function: Any) -> None:
+        if loss_function is not self._loss_function:
+            raise InvalidArgumentError(
+                "model.loss_function cannot be replaced. Build a new Model with the same network "
+                "and optimizer, Model(model.network, model.optimizer, loss_function): it goes on "
+                "with the weights and the optimizer's state. Inside a training, let one function "
+                "(y_pred, y_true) decide which loss it returns."
+            )
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer, or None.
+
+        Between two trainings it may be replaced by all that ``Model`` takes for it; a schedule, an
+        average and so on that came with the old one end with it.
+        """
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Any) -> None:
+        if optimizer is self._optimizer:
+            return
+        if self in _in_training:
+            raise InvalidArgumentError(
+                "model.optimizer cannot be replaced while a training is under way. Set it between "
+                "two trainings, or change the one that is there in place, as in "
+                'model.optimizer.param_groups[0]["lr"] = 1e-4.'
+            )
+        self._take_optimizer(optimizer)
 
     @property
     def batch_metrics(self) -> list[Any]:
@@ -212,6 +260,25 @@ class ModelBase:
             "random": RandomState(),
         }
         return TrainState(parts)
+
+    def _take_optimizer(self, optimizer: Any) -> None:
+        self.optimization = Optimization.of(optimizer)
+        self._optimizer = get_optimizer(self.optimization or optimizer, self.network)
+        self._update_parts: list[UpdatePart] = []
+        if self.optimization is not None:
+            self._update_parts = self.optimization.parts(self.network, self._optimizer)
+        self._built_optimizer = self._optimizer if self._optimizer is not optimizer else None
+
+    @contextmanager
+    def _being_trained(self) -> Iterator[None]:
+        """Be in a training inside: the engine has taken the optimizer then."""
+        is_first = self not in _in_training
+        _in_training.add(self)
+        try:
+            yield
+        finally:
+            if is_first:
+                _in_training.discard(self)
 
     def _engine(
         self,
@@ -308,7 +375,7 @@ class ModelBase:
         verbose: bool,
         progress_options: dict[str, Any] | None,
     ) -> list[Callback]:
-        listed = _checked_callbacks(callbacks)
+        listed = checked_callbacks(callbacks)
         if verbose:
             from clarion.callbacks.progress import ProgressionCallback
 
@@ -316,20 +383,3 @@ class ModelBase:
             check_keywords(ProgressionCallback, options, "progress_options")
             listed.insert(0, ProgressionCallback(**options))
         return listed
-
-
-def _checked_callbacks(callbacks: Any) -> list[Any]:
-    check_listed("callbacks", callbacks)
-    listed = [] if callbacks is None else list(callbacks)
-    for position, callback in enumerate(listed):
-        if isinstance(callback, type):
-            raise InvalidTypeError(
-                f"callbacks[{position}] is {kind_of(callback)}; it needs an object of it: "
-                f"{callback.__name__}(...)."
-            )
-        if not hasattr(callback, "set_model"):
-            raise InvalidTypeError(
-                f"callbacks[{position}] is {kind_of(callback)}; a callback derives from "
-                "clarion.Callback. For a function, use LambdaCallback(on_epoch_end=function)."
-            )
-    return listed

@@ -4,11 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from clarion.arguments import check_whole_number
+from clarion.arguments import check_listed, check_whole_number
 from clarion.engine.durations import seconds_of
-from clarion.errors import InvalidArgumentError, UnknownNameError, quoted, suggestion
+from clarion.errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    UnknownNameError,
+    kind_of,
+    quoted,
+    suggestion,
+)
 
-__all__ = ["RunOptions", "RunSettings", "SplitOptions"]
+__all__ = ["RunOptions", "RunSettings", "SplitOptions", "checked_callbacks"]
 
 
 _BAD_ROW_POLICIES = ("stop", "skip")
@@ -119,3 +126,25 @@ class RunSettings:
             skips_bad_rows=on_bad_row == "skip",
             verbose=verbose,
         )
+
+
+def checked_callbacks(callbacks: Any) -> list[Any]:
+    """Return the callbacks of a run as a list.
+
+    Raises:
+        InvalidTypeError: If they are no list, or one of them is no callback.
+    """
+    check_listed("callbacks", callbacks)
+    listed = [] if callbacks is None else list(callbacks)
+    for position, callback in enumerate(listed):
+        if isinstance(callback, type):
+            raise InvalidTypeError(
+                f"callbacks[{position}] is {kind_of(callback)}; it needs an object of it: "
+                f"{callback.__name__}(...)."
+            )
+        if not hasattr(callback, "set_model"):
+            raise InvalidTypeError(
+                f"callbacks[{position}] is {kind_of(callback)}; a callback derives from "
+                "clarion.Callback. For a function, use LambdaCallback(on_epoch_end=function)."
+            )
+    return listed

@@ -107,16 +107,14 @@ class Running(ModelBase):
         engine = self._engine(callbacks, params, trains=True)
         engine.last_step = settings.max_steps
         place_optimizer_state(self.optimizer)
-        if not settings.profile:
-            history = fit(engine, training)
-            if settings.verbose and self.compilation is not None:
-                say(str(self.compilation))
-            return history
-        profiler = Profiler(self.network)
-        history = fit(profiler.attached_to(engine), training)
-        self.profile = profiler.result()
-        if settings.verbose:
-            say(str(self.profile))
+        profiler = Profiler(self.network) if settings.profile else None
+        with self._being_trained():
+            history = fit(engine if profiler is None else profiler.attached_to(engine), training)
+        if profiler is not None:
+            self.profile = profiler.result()
+        report = self.compilation if profiler is None else self.profile
+        if settings.verbose and report is not None:
+            say(str(report))
         return history
 
     def _inspect(
