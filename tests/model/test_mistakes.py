@@ -16,6 +16,7 @@ from clarion import (
     DataError,
     Metric,
     Model,
+    Optimization,
     StepError,
     TensorDataset,
 )
@@ -460,6 +461,69 @@ def test_a_model_without_an_optimizer():
         lambda: model.fit(X, LABELS, epochs=1, verbose=False),
         ValueError,
     )
+
+
+def headed(optimizer):
+    """Return a model of which only the head, the last layer, learns."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    net[:2].requires_grad_(False)
+    return Model(net, optimizer(net) if callable(optimizer) else optimizer, "cross_entropy")
+
+
+def thaw(network):
+    network.requires_grad_()
+
+
+def replace_the_head(network):
+    network[2] = nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", {"optim": "sgd", "lr": 0.1}])
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            thaw,
+            r'does not know "0\.weight", "0\.bias", "1\.weight" and 1 more, .*Build a new Model',
+        ),
+        (
+            replace_the_head,
+            r'know "2\.weight", "2\.bias", which will not be trained: .*add_param_gr',
+        ),
+    ],
+)
+def test_weights_that_the_optimizer_does_not_know(optimizer, change, match):
+    model = headed(optimizer)
+    model.fit(X, LABELS, epochs=1, verbose=False)
+    change(model.network)
+    with pytest.warns(UserWarning, match=match) as caught:
+        model.fit(X, LABELS, epochs=2, verbose=False)
+    assert len(caught) == 1
+
+    known = {p for group in model.optimizer.param_groups for p in group["params"]}
+    left_out = [p for p in model.network.parameters() if p not in known]
+    model.optimizer.add_param_group({"params": left_out})
+    model.fit(X, LABELS, epochs=1, verbose=False)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda net: torch.optim.SGD(net[2].parameters(), lr=0.1),
+        lambda net: Optimization(torch.optim.SGD(net[2].parameters(), lr=0.1)),
+    ],
+)
+def test_an_optimizer_of_the_users_own_may_train_a_part(optimizer):
+    model = headed(optimizer)
+    thaw(model.network)
+    model.fit(X, LABELS, epochs=1, verbose=False)
+
+
+def test_freezing_by_epoch_leaves_nothing_out():
+    options = {"optim": "adam", "freeze": {"0.*": 2}}
+    model = Model(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)), options, "cross_entropy")
+    model.fit(X, LABELS, epochs=2, verbose=False)
+    model.fit(X, LABELS, epochs=3, initial_epoch=3, verbose=False)
 
 
 def test_an_error_in_a_hook_is_the_users_to_see():

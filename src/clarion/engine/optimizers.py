@@ -1,5 +1,6 @@
 """Optimizers by name, and their state kept beside the parameters."""
 
+import warnings
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Optimizer
 
 from clarion.engine.optimization import OPTIMIZERS, Optimization
-from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of
+from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of, quoted
 
 __all__ = [
     "OPTIMIZERS",
@@ -18,7 +19,10 @@ __all__ = [
     "place_optimizer_state",
     "relink_parameters",
     "use_fused_update",
+    "warn_of_left_out",
 ]
+
+_NAMED = 3  # so many parameters stand for all that are meant
 
 _FUSED_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
 
@@ -88,6 +92,25 @@ def complete_momenta(optimizer: SGD) -> None:
         if len(fresh) < len(given):  # torch knows what to do where nobody has one
             for parameter in fresh:
                 states[parameter]["momentum_buffer"] = _momentum_before(parameter, group)
+
+
+def warn_of_left_out(optimizer: Optimizer, network: nn.Module) -> None:
+    """Warn of trainable parameters of the network that an optimizer knows nothing of.
+
+    They were frozen, or not yet there, when it was built.
+    """
+    known = {p for group in optimizer.param_groups for p in group["params"]}
+    names = [n for n, p in network.named_parameters() if p.requires_grad and p not in known]
+    if not names:
+        return
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    warnings.warn(
+        f"The optimizer does not know {quoted(names[:_NAMED])}{more}, which will not be trained: "
+        "they were frozen, or not in the network, when the model was built. Build a new Model, or "
+        'add them with model.optimizer.add_param_group({"params": [...]}). Those that are not to '
+        "learn want requires_grad_(False).",
+        stacklevel=2,
+    )
 
 
 def place_optimizer_state(optimizer: Any) -> None:

@@ -7,6 +7,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from clarion.arguments import check_keywords, check_switch
 from clarion.callbacks.base import Callback
@@ -268,6 +269,12 @@ class ModelBase:
         if self.optimization is not None:
             self._update_parts = self.optimization.parts(self.network, self._optimizer)
         self._built_optimizer = self._optimizer if self._optimizer is not optimizer else None
+
+    @property
+    def _chose_parameters(self) -> bool:
+        """Whether clarion decided what the optimizer trains, and not the user."""
+        meant = self.optimization
+        return meant is not None and not isinstance(meant.optim, Optimizer)
 
     @contextmanager
     def _being_trained(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from clarion.data.loaders import check_iterable, check_steps, num_batches
 from clarion.engine.cadence import make_cadence
 from clarion.engine.limits import Limits
 from clarion.engine.loop import Training, fit, run_stage
-from clarion.engine.optimizers import place_optimizer_state
+from clarion.engine.optimizers import place_optimizer_state, warn_of_left_out
 from clarion.engine.profile import Profiler
 from clarion.engine.reading import Source
 from clarion.engine.stage import PREDICT, TEST
@@ -120,7 +120,9 @@ class Running(ModelBase):
     def _inspect(
         self, train: Iterable[Any], valid: Mapping[str, Iterable[Any]], settings: RunSettings
     ) -> None:
-        """Warn of mistakes that can be seen in the data."""
+        """Warn of mistakes that can be seen before anything is trained."""
+        if self._chose_parameters:
+            warn_of_left_out(self.optimizer, self.network)
         keys = self._router.target_keys
         if settings.overfit is None:
             warn_of_sorted_labels(train, keys)
