@@ -133,6 +133,37 @@ def test_a_network_that_computes_its_loss_gets_the_labels_too():
     assert batch.target is Y
 
 
+class AnythingWithLabels(Linear):
+    def forward(self, input_ids, labels=None, **options):
+        return self.layer(input_ids)
+
+
+@pytest.mark.parametrize("network", [Encoder, AnythingWithLabels])
+@pytest.mark.parametrize(
+    "raw", [{"input_ids": X, "label": Y}, ({"input_ids": X}, Y), (X, Y), (X, Y, torch.ones(3))]
+)
+def test_a_network_that_computes_its_loss_gets_the_target_under_its_own_name(network, raw):
+    batch = route(raw, network(), computes_loss=True)
+
+    assert set(batch.kwargs) - {"input_ids"} == {"labels"}
+    assert batch.kwargs["labels"] is batch.target is Y
+    assert "labels" not in route(raw, network()).kwargs
+
+
+def test_a_network_that_computes_its_loss_keeps_the_target_that_it_has():
+    assert route(([X, X, X], Y), Encoder(), computes_loss=True).kwargs == {}
+    raw = {"input_ids": X, "labels": X}
+    assert route((raw, Y), Encoder(), computes_loss=True).kwargs["labels"] is X
+    assert route((X, Y), computes_loss=True).kwargs == {}  # its forward names no target
+
+
+def test_small_integers_become_indices_for_the_network_too():
+    router = Router(Encoder(), computes_loss=True)
+    batch = router.prepare(router.route((X.int(), Y.int())), None)
+    assert batch.kwargs["labels"].dtype is torch.int64
+    assert batch.args[0].dtype is torch.int32
+
+
 def test_a_network_that_computes_its_loss_may_go_without_labels():
     batch = route({"input_ids": X}, Encoder(), computes_loss=True)
     assert batch.target is None

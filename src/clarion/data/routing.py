@@ -54,7 +54,8 @@ class Router:
         network: The network whose ``forward`` is called.
         unpack: A function from a raw batch to a ``Batch``, instead of these rules.
         target_keys: The keys of a mapping that hold the target.
-        computes_loss: Whether the network computes the loss itself, and so gets the target too.
+        computes_loss: Whether the network computes the loss itself, and so gets the target too:
+            under the first of ``target_keys`` that ``forward`` names.
         channels_last: Whether images, inputs of 4 or 5 dimensions, get the memory format of images.
 
     Attributes:
@@ -173,7 +174,11 @@ class Router:
         ready, ready_target = self._conversions(device)
         batch.args = tuple([map_structure(value, ready) for value in batch.args])
         if batch.kwargs:
-            batch.kwargs = {key: map_structure(v, ready) for key, v in batch.kwargs.items()}
+            target = batch.target  # which the network may get too
+            batch.kwargs = {
+                key: map_structure(v, ready_target if v is target else ready)
+                for key, v in batch.kwargs.items()
+            }
         if batch.target is not None:
             batch.target = map_structure(batch.target, ready_target)
         if batch.weight is not None:
@@ -219,7 +224,19 @@ class Router:
         batch = self._with_input(raw[0])
         batch.target = raw[1]
         batch.weight = raw[2] if len(raw) == 3 else None
+        name = self._own_target_name(batch)
+        if name is not None:
+            batch.kwargs[name] = batch.target
         return batch
+
+    def _own_target_name(self, batch: Batch) -> str | None:
+        """Return under which name a network that computes the loss lacks the target, if it does."""
+        if not self._computes_loss or batch.target is None:
+            return None
+        name = next((key for key in self.target_keys if key in self._parameters), None)
+        if name is None or name in batch.kwargs:
+            return None
+        return None if self._parameters.index(name) < len(batch.args) else name
 
     def _with_input(self, x: Any) -> Batch:
         if isinstance(x, Tensor):  # asked first, since it is quick to answer
@@ -238,7 +255,14 @@ class Router:
         if target_key is not None and not self._computes_loss:
             taken.pop(target_key, None)
         self._report_unused(set(raw) - set(taken) - {target_key})
-        return Batch(kwargs=taken, target=None if target_key is None else raw[target_key])
+        if target_key is None:
+            return Batch(kwargs=taken)
+        batch = Batch(kwargs=taken, target=raw[target_key])
+        name = self._own_target_name(batch)
+        if name is not None:
+            batch.kwargs.pop(target_key, None)  # a forward with **kwargs takes any name
+            batch.kwargs[name] = batch.target
+        return batch
 
     def _takes(self, key: str) -> bool:
         return self._takes_any or key in self._parameters
