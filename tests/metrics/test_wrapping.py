@@ -6,8 +6,15 @@ import torch.nn.functional as F
 from sklearn.metrics import f1_score
 from torch import nn
 
+from clarion import Model
 from clarion.errors import InvalidTypeError
-from clarion.metrics import Accuracy, DecomposableMetric, SKLearnMetrics
+from clarion.metrics import (
+    Accuracy,
+    BinaryAccuracy,
+    DecomposableMetric,
+    SKLearnMetrics,
+    TopKAccuracy,
+)
 from clarion.metrics.wrapping import original_names, wrap_loss, wrap_metrics
 
 
@@ -91,3 +98,36 @@ def test_a_bare_function_of_scikit_learn_is_shown_where_it_goes(argument, metric
     with pytest.raises(InvalidTypeError, match=r"epoch_metrics=\[SKLearnMetrics\(f1_score\)\]"):
         wrap_metrics(**given)
     wrap_metrics(None, [SKLearnMetrics(f1_score)])
+
+
+@pytest.mark.parametrize("lists", [(2, 0), (1, 1), (0, 2)])
+@pytest.mark.parametrize("metric", [Accuracy(), TopKAccuracy(1), ("own", BinaryAccuracy())])
+def test_a_metric_that_stands_twice_counts_in_both_places(metric, lists):
+    x, y = torch.eye(4)[:, :2], torch.tensor([0, 1, 1, 0])
+    if isinstance(metric, tuple):
+        x = x[:, 0]
+    batch, epoch = ([metric] * count for count in lists)
+    target = torch.where(y == 1, 1.0, 0.0) if isinstance(metric, tuple) else y
+    loss = F.cross_entropy if x.ndim == 2 else F.mse_loss
+    model = Model(nn.Identity(), None, loss, batch_metrics=batch, epoch_metrics=epoch)
+
+    for _ in range(2):
+        _, scores = model.evaluate(x, target, batch_size=2, verbose=False)
+        once = scores[0]
+        assert once > 0
+        assert list(scores) == [once, once]
+    assert model.metrics_names[0] != model.metrics_names[1]
+    given = metric[1] if isinstance(metric, tuple) else metric
+    assert [*model.batch_metrics, *model.epoch_metrics][0] is given
+
+
+def test_a_metric_that_stands_twice_and_cannot_be_copied():
+    class Own(Accuracy):
+        def __deepcopy__(self, memo):
+            raise TypeError("it holds a lock")
+
+    own = Own()
+    with pytest.raises(
+        ValueError, match=r"The Own .*twice among the metrics.*lock\. Build another"
+    ):
+        wrap_metrics([own], [own])

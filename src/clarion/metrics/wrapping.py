@@ -1,5 +1,6 @@
 """What users pass as losses and metrics, turned into objects with a state and names."""
 
+import copy
 import functools
 import re
 from collections.abc import Sequence
@@ -65,15 +66,18 @@ def wrap_metrics(
 
     Returns:
         Metric objects with a state; their names as they stand in the logs (a list for a metric
-        with several values), numbered where they would occur twice over both lists.
+        with several values), numbered where they would occur twice over both lists. An object that
+        occurs twice is copied for its second place, since each place has sums of its own.
 
     Raises:
         UnknownNameError: If a name is not known.
         InvalidTypeError: If something is no metric.
-        InvalidArgumentError: If a metric has a name that the logs keep for themselves.
+        InvalidArgumentError: If a metric has a name that the logs keep for themselves, or one that
+            occurs twice cannot be copied.
     """
     batch, batch_names = _wrapped_list(batch_metrics, "batch_metrics", is_epoch_metric=False)
     epoch, epoch_names = _wrapped_list(epoch_metrics, "epoch_metrics", is_epoch_metric=True)
+    _separate(batch, epoch)
     batch_names, epoch_names = rename_doubles(batch_names, epoch_names)
     flat = flatten_metric_names([*batch_names, *epoch_names])
     taken = [name for name in flat if name in _TAKEN or re.fullmatch(r"lr_group_\d+", name)]
@@ -126,6 +130,26 @@ def _wrapped_list(
         for metric in metrics
     ]
     return [metric for metric, _ in wrapped], [names for _, names in wrapped]
+
+
+def _separate(*lists: list[Any]) -> None:
+    """Put a copy in the place of each metric that has occurred before."""
+    seen: set[int] = set()
+    for metrics in lists:
+        for place, metric in enumerate(metrics):
+            if id(metric) in seen:
+                metrics[place] = _copied(metric)
+            seen.add(id(metric))
+
+
+def _copied(metric: Any) -> Any:
+    try:
+        return copy.deepcopy(metric)
+    except Exception as error:
+        raise InvalidArgumentError(
+            f"The {type(metric).__name__} {metric!r} stands twice among the metrics, which needs a "
+            f"second object with sums of its own, and it cannot be copied: {error}. Build another."
+        ) from error
 
 
 def _check_callable(metric: Any, argument: str) -> None:
