@@ -409,3 +409,21 @@ def test_network_and_loss_cannot_be_replaced():
         built.network = network()
     with pytest.raises(ValueError, match=r"loss_function cannot be replaced\. Build a new Model"):
         built.loss_function = nn.MSELoss()
+
+
+def test_a_network_may_be_replaced_by_one_around_its_weights():
+    class Around(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.calls = inner, 0
+
+        def forward(self, *args):
+            self.calls += 1
+            return self.inner(*args)
+
+    model = Model(nn.Linear(3, 2), "sgd", "cross_entropy")
+    before = model.network.weight.clone()
+    model.network = Around(model.network)
+    model.fit(torch.randn(8, 3), torch.zeros(8).long(), batch_size=4, epochs=1, verbose=False)
+    assert model.network.calls == 2
+    assert not torch.equal(model.network.inner.weight, before)

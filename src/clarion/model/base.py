@@ -127,16 +127,17 @@ class ModelBase:
 
     @property
     def network(self) -> nn.Module:
-        """The network; another one needs a new model."""
+        """The network; one of other weights needs a new model."""
         return self._network
 
     @network.setter
     def network(self, network: nn.Module) -> None:
-        if network is not self._network:
+        if set(map(id, network.parameters())) != set(map(id, self._network.parameters())):
             raise InvalidArgumentError(
                 "model.network cannot be replaced: the optimizer would go on with the weights of "
                 "the old one. Build a new Model, or load other weights with set_weights."
             )
+        self._network = network  # the same weights, wrapped or compiled
 
     @property
     def loss_function(self) -> Any:
