@@ -389,3 +389,17 @@ def test_schedules_inside_a_delay_wait_and_warn_of_nothing(batches):
 
 def test_it_is_no_policy():
     assert not issubclass(OptimizerPolicy, _PyTorchLRSchedulerWrapper)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"gamma": 0.9, "last_epoch": 1, "base_lrs": [0.1]}, 'it lacks "step_size"'),
+        ({"weight": torch.zeros(2), "bias": torch.zeros(2)}, "it holds"),
+    ],
+)
+def test_the_state_of_something_else_is_refused(state, told):
+    callback = StepLR(step_size=2, gamma=0.5)
+    callback.load_state_dict(state)
+    with pytest.raises(CheckpointError, match=f"not one of StepLR: .*{told}"):
+        fit(make_model(), [(torch.zeros(4, 1), torch.zeros(4, 1))], [callback])

@@ -15,7 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from clarion.callbacks.base import Callback
 from clarion.callbacks.monitor import check_mode, check_patience, check_watchable, watched
 from clarion.checkpoints.weights import load_state, save_state
-from clarion.errors import CheckpointError, InvalidArgumentError, InvalidTypeError, suggestion
+from clarion.errors import (
+    CheckpointError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    quoted,
+    suggestion,
+)
 
 __all__ = ["_PyTorchLRSchedulerWrapper"]  # the generated names are added below
 
@@ -253,6 +259,7 @@ def _built(value: Any, optimizer: Optimizer) -> Any:
 
 def _restore(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
     """Apply a state to a scheduler, and to its optimizer what it says about the rates."""
+    _check_kind(scheduler, state)
     groups = scheduler.optimizer.param_groups
     rates = state.get("_last_lr", [])
     if "_last_lr" in state and len(rates) != len(groups):
@@ -269,6 +276,23 @@ def _restore(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
             group["lr"].fill_(float(rate))
         else:
             group["lr"] = float(rate)
+
+
+def _check_kind(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
+    """Raise if a state is another scheduler's, or something else: torch would take any names."""
+    own, name = scheduler.state_dict(), type(scheduler).__name__
+    # Versions of torch differ in private names, in "verbose", and in what is no argument.
+    missing = [one for one in _parameters(type(scheduler)) if one.name in own]
+    lacks = [one.name for one in missing if one.name not in state]
+    foreign = [key for key in state if key not in own and not str(key).startswith("_")]
+    foreign = [key for key in foreign if key != "verbose"]
+    if lacks or foreign:
+        said = [f"it lacks {quoted(lacks)}"] if lacks else []
+        said += [f"it holds {quoted(map(str, foreign))}"] if foreign else []
+        raise CheckpointError(
+            f"The state is not one of {name}: {', and '.join(said)}. Go on with the schedulers of "
+            "the training that wrote it, or train in a new directory."
+        )
 
 
 def _repeat_last_step(scheduler: LRScheduler) -> None:
