@@ -71,7 +71,7 @@ class Full:
 
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights."""
-        if optimizer.state and isinstance(optimizer, SGD):
+        if type(optimizer) is SGD and optimizer.state:
             complete_momenta(optimizer)
         optimizer.step()
 
@@ -129,7 +129,7 @@ class ScaledMixed(Mixed):
 
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights unless a gradient overflowed, and adapt the scale."""
-        if optimizer.state and isinstance(optimizer, SGD):
+        if type(optimizer) is SGD and optimizer.state:
             complete_momenta(optimizer)
         self._scaler.step(optimizer)
         self._scaler.update()
