@@ -224,19 +224,19 @@ class Router:
         batch = self._with_input(raw[0])
         batch.target = raw[1]
         batch.weight = raw[2] if len(raw) == 3 else None
-        name = self._own_target_name(batch)
-        if name is not None:
-            batch.kwargs[name] = batch.target
+        self._hand_target(batch)
         return batch
 
-    def _own_target_name(self, batch: Batch) -> str | None:
-        """Return under which name a network that computes the loss lacks the target, if it does."""
+    def _hand_target(self, batch: Batch, given_as: str = "") -> None:
+        """Give the target to a network that computes the loss and lacks it, by its own name."""
         if not self._computes_loss or batch.target is None:
-            return None
+            return
         name = next((key for key in self.target_keys if key in self._parameters), None)
         if name is None or name in batch.kwargs:
-            return None
-        return None if self._parameters.index(name) < len(batch.args) else name
+            return
+        if self._parameters.index(name) >= len(batch.args):
+            batch.kwargs.pop(given_as, None)  # a forward with **kwargs takes any name
+            batch.kwargs[name] = batch.target
 
     def _with_input(self, x: Any) -> Batch:
         if isinstance(x, Tensor):  # asked first, since it is quick to answer
@@ -258,10 +258,7 @@ class Router:
         if target_key is None:
             return Batch(kwargs=taken)
         batch = Batch(kwargs=taken, target=raw[target_key])
-        name = self._own_target_name(batch)
-        if name is not None:
-            batch.kwargs.pop(target_key, None)  # a forward with **kwargs takes any name
-            batch.kwargs[name] = batch.target
+        self._hand_target(batch, target_key)
         return batch
 
     def _takes(self, key: str) -> bool:

@@ -27,10 +27,7 @@ def get_batch_size(*values: Any) -> int:
     Args:
         values: What belongs to one batch, for example ``x, y`` or ``y_pred, y_true``.
     """
-    for value in values:
-        if isinstance(value, _ARRAYS) and value.ndim > 0:
-            return len(value.unbind() if isinstance(value, Tensor) and value.is_nested else value)
-    for rule in (_of_sequence, _of_entry, _of_mapping):
+    for rule in _RULES:
         for value in values:
             size = rule(value)
             if size is not None:
@@ -63,15 +60,14 @@ def agreed_size(y_pred: Any, y_true: Any, size: int | None) -> int:
     """
     if size is None:
         return get_batch_size(y_pred, y_true)
-    if type(size) is Told:
-        return size
+    if type(size) is Told or (type(y_true) is Tensor and y_true.ndim and y_true.size(0) == size):
+        return size  # asked of each batch: most targets agree with the inputs
     given = _told_by(y_true)
     return given if given is not None and given == _told_by(y_pred) else size
 
 
 def _told_by(value: Any) -> int | None:
-    rules = (_of_array, _of_sequence, _of_entry, _of_mapping)
-    return next((size for rule in rules if (size := rule(value)) is not None), None)
+    return next((size for rule in _RULES if (size := rule(value)) is not None), None)
 
 
 def _of_array(value: Any) -> int | None:
@@ -92,3 +88,6 @@ def _of_entry(value: Any) -> int | None:
 
 def _of_mapping(value: Any) -> int | None:
     return _of_array(next(iter(value.values()))) if isinstance(value, Mapping) and value else None
+
+
+_RULES = (_of_array, _of_sequence, _of_entry, _of_mapping)

@@ -10,6 +10,7 @@ from torch import Tensor
 from clarion.data.batch import Batch
 from clarion.engine.gradients import gradients_of, is_all_there, owned
 from clarion.engine.kernels import DirectStep, has_kernels
+from clarion.engine.optimizers import left_out
 from clarion.engine.parts import Plan
 from clarion.engine.precision import ScaledMixed
 from clarion.engine.update import Update
@@ -171,8 +172,7 @@ class DirectUpdate(Update):
 
     def _has_strangers(self) -> bool:
         """Tell whether other parameters than the optimizer's learn: some batch may lead to them."""
-        known = set(map(id, self._parameters()))
-        return any(p.requires_grad and id(p) not in known for p in self._others())
+        return self._network is not None and bool(left_out(self.optimizer, self._network))
 
     def _take_back(self, direct: DirectStep) -> None:
         self.gradients = [p.grad for p in direct.parameters]

@@ -16,6 +16,7 @@ __all__ = [
     "OPTIMIZERS",
     "complete_momenta",
     "get_optimizer",
+    "left_out",
     "place_optimizer_state",
     "relink_parameters",
     "use_fused_update",
@@ -94,13 +95,15 @@ def complete_momenta(optimizer: SGD) -> None:
                 states[parameter]["momentum_buffer"] = _momentum_before(parameter, group)
 
 
-def warn_of_left_out(optimizer: Optimizer, network: nn.Module) -> None:
-    """Warn of trainable parameters of the network that an optimizer knows nothing of.
-
-    They were frozen, or not yet there, when it was built.
-    """
+def left_out(optimizer: Optimizer, network: nn.Module) -> list[str]:
+    """Return the names of trainable parameters of the network that an optimizer does not know."""
     known = {p for group in optimizer.param_groups for p in group["params"]}
-    names = [n for n, p in network.named_parameters() if p.requires_grad and p not in known]
+    return [n for n, p in network.named_parameters() if p.requires_grad and p not in known]
+
+
+def warn_of_left_out(optimizer: Optimizer, network: nn.Module) -> None:
+    """Warn of what is `left_out`: it was frozen, or not yet there, when the model was built."""
+    names = left_out(optimizer, network)
     if not names:
         return
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

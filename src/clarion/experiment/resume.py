@@ -21,7 +21,7 @@ from clarion.console import is_first_rank, say
 from clarion.errors import CheckpointError, quoted
 from clarion.experiment.directory import ExperimentDirectory
 from clarion.experiment.history import best_row, cut_log, read_log
-from clarion.experiment.training_checkpoint import TrainingCheckpoint, options_of
+from clarion.experiment.training_checkpoint import TrainingCheckpoint, as_json, options_of
 from clarion.model import Model
 
 __all__ = ["ResumePoint", "resume"]
@@ -222,7 +222,7 @@ def _warn_of_other_options(model: Model, checkpoint: Checkpoint) -> None:
         for name in now
         if name in then
         and now[name] != then[name]
-        and any(_listed(group.get(name)) != now[name] for group in groups)
+        and any(as_json(group.get(name)) != now[name] for group in groups)
     ]
     if ignored and is_first_rank():
         warnings.warn(
@@ -232,10 +232,6 @@ def _warn_of_other_options(model: Model, checkpoint: Checkpoint) -> None:
             "directory.",
             stacklevel=7,
         )
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_optimizer_state(

@@ -18,7 +18,7 @@ from clarion.experiment.slot import CheckpointSlot
 from clarion.experiment.verification import Goal, goal_of_training
 from clarion.model import Model
 
-__all__ = ["TrainingCheckpoint", "options_of"]
+__all__ = ["TrainingCheckpoint", "as_json", "options_of"]
 
 _LONGEST_REASON = 200  # characters
 _IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
@@ -207,11 +207,14 @@ def options_of(optimizer: Any) -> dict[str, Any]:
     if not isinstance(defaults, Mapping):
         return {}
     plain = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in defaults.items()
-        if name not in _IMPLEMENTATION
+        name: as_json(value) for name, value in defaults.items() if name not in _IMPLEMENTATION
     }
     return {name: value for name, value in plain.items() if _is_plain(value)}
+
+
+def as_json(value: Any) -> Any:
+    """Return an option as JSON gives it back: a tuple as a list."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _is_plain(value: Any) -> bool:
