@@ -67,9 +67,17 @@ def test_between_epochs_other_data_are_told_once(plain, tmp_path):
     plain(tmp_path).train_dataset(Rows(30), epochs=4, batch_size=8, **QUIET)
 
 
-def test_where_nothing_is_left_to_do_nothing_is_told(plain, tmp_path):
+def test_other_data_that_nothing_is_left_to_do_for_are_told(plain, tmp_path):
     plain(tmp_path).train_dataset(Rows(24), epochs=1, batch_size=8, **QUIET)
-    assert plain(tmp_path).train_dataset(Rows(30), epochs=1, batch_size=8, **QUIET) == []
+    told = r"^Nothing was trained, since .* number of examples: got 30, expected 24; .*directory\.$"
+    for _ in range(2):  # the next time too: they are still not what it was trained on
+        with pytest.warns(UserWarning, match=told):
+            assert plain(tmp_path).train_dataset(Rows(30), epochs=1, batch_size=8, **QUIET) == []
+
+
+def test_the_same_data_that_nothing_is_left_to_do_for_are_no_matter(plain, tmp_path):
+    plain(tmp_path).train_dataset(Rows(24), epochs=1, batch_size=8, **QUIET)
+    assert plain(tmp_path).train_dataset(Rows(24), epochs=1, batch_size=8, **QUIET) == []
 
 
 def test_a_checkpoint_that_does_not_know_its_data_loads(plain, tmp_path, monkeypatch):

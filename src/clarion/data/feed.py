@@ -156,6 +156,19 @@ class Feed:
                 "epoch is done, or train in a new directory."
             )
 
+    def tell_if_unread(self) -> None:
+        """Warn if nothing was read since a state was loaded, and the data are not those of it."""
+        if self._loaded is None:
+            return
+        changes = differences(self._loaded.get("traits", {}), traits_of(self.loader))
+        if changes:
+            warnings.warn(
+                "Nothing was trained, since the epochs that were asked for are done; but the train "
+                f"data are not those of the checkpoint: {'; '.join(changes)}. To train on them, "
+                "ask for more epochs, or train in a new directory.",
+                stacklevel=3,
+            )
+
     def _first_iterator(self, steps: int | None, epoch: int) -> Iterator[Any]:
         state, self._loaded = self._loaded, None
         self._given = 0

@@ -110,12 +110,17 @@ class Running(ModelBase):
         profiler = Profiler(self.network) if settings.profile else None
         with self._being_trained():
             history = fit(engine if profiler is None else profiler.attached_to(engine), training)
+        if not history:
+            feed.tell_if_unread()
         if profiler is not None:
             self.profile = profiler.result()
-        report = self.compilation if profiler is None else self.profile
+        self._report(settings)
+        return history
+
+    def _report(self, settings: RunSettings) -> None:
+        report = self.profile if settings.profile else self.compilation
         if settings.verbose and report is not None:
             say(str(report))
-        return history
 
     def _inspect(
         self, train: Iterable[Any], valid: Mapping[str, Iterable[Any]], settings: RunSettings
