@@ -1,6 +1,7 @@
 """Counts that do not depend on how busy a machine is."""
 
 import gc
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from clarion.engine import ahead
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,15 @@ def _calls(run: Callable[[], object]) -> int:
 
 
 @pytest.fixture
-def per_step():
+def per_step(monkeypatch):
     """Return a function that counts what a step costs.
 
     It takes a function that returns something to run, of so many steps: two lengths are compared,
     so what is done once, or once a pass, drops out.
     """
+
+    # How many batches run in a row depends on the clock otherwise.
+    monkeypatch.setattr(ahead, "_SECONDS", math.inf)
 
     def count(make: Callable[[int], Callable[[], object]]) -> Counts:
         few, many = 128, 384
