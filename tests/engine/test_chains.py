@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations, prune
 
 from clarion.engine import chains
 from clarion.engine.chains import Chain
+from clarion.layers import modes
 
 LAYERS = {
     "relu": nn.ReLU,
@@ -194,7 +195,7 @@ def test_anything_else_is_no_chain(make):
 
 
 def test_where_torch_has_no_such_hooks_there_are_no_chains(monkeypatch):
-    monkeypatch.setattr(chains, "_global_hooks", [None])
+    monkeypatch.setattr(modes, "_global_hooks", [None])
     assert Chain.of(mlp()) is None
 
 

@@ -5,7 +5,7 @@ from sys import getrefcount
 from time import perf_counter
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from clarion.data.batch import Batch
 from clarion.data.memory import may_be_shared
@@ -31,7 +31,7 @@ class Ahead:
     the network runs on the next batch. A network that is a chain of plain layers runs as one.
 
     Args:
-        network: The network.
+        engine: What a step works with, the network above all.
         known: The kinds of batches that the step knows; it adds to them.
         judge: The loss as a function of prediction and target; None for no loss.
         count: What counts the batches of a row: called with them, the stage, and the number of the
@@ -43,16 +43,16 @@ class Ahead:
 
     def __init__(
         self,
-        network: nn.Module,
+        engine: Engine,
         known: set[Kind],
         judge: Callable[..., Any] | None = None,
         count: Callable[[Sequence[Batch], Stage, int], None] | None = None,
     ) -> None:
-        self._network = network
+        self._network = engine.forward
         self._known = known
         self._judge = judge
         self._count = count
-        self.chained = ChainedScores(network, judge)
+        self.chained = ChainedScores(engine.network, judge)
 
     def run(self, engine: Engine, stage: Stage, batches: Iterable[list[Batch]]) -> Iterator[Batch]:
         """Yield batches in their order, as many as can be after the network has run on them.

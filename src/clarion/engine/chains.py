@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules import module as torch_module
 
 from clarion.engine.gradients import is_same
+from clarion.layers.modes import hooks_on
 
 __all__ = ["Chain", "surroundings"]
 
@@ -20,10 +20,6 @@ _values: Callable[[Any], Any] = dict.values
 _stride = Tensor.stride
 _hooks_on: Callable[[Tensor], Any] = attrgetter("_backward_hooks")
 _MOST_WORK = 2**24  # multiplications; these take milliseconds, and calls take microseconds
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = ("_global" + name for name in _HOOKS)
-_global_hooks = [getattr(torch_module, name, None) for name in _GLOBAL_HOOKS]
 
 
 def _unknown(*_: Any) -> None:
@@ -60,7 +56,7 @@ class Chain:
         self.parameters = tuple(joined.from_iterable(link.parameters for link in links))
         # What was in front of the first layer that learns has nothing to be told in the end.
         self._first = next(i for i, link in enumerate(links) if link.parameters)
-        self._hooks = [*_global_hooks, *(vars(m)[name] for m in modules for name in _HOOKS)]
+        self._hooks = hooks_on(modules)
         self._modules = modules
         self._holders = [one for m in modules for one in (m._modules, m._parameters, m._buffers)]
         self._looks = self._all_looks()
@@ -76,7 +72,7 @@ class Chain:
                 torch, as they are: with hooks, a forward of their own, parametrizations or shared
                 parameters they are something else.
         """
-        if type(network) is not nn.Sequential or any(one is None for one in _global_hooks):
+        if type(network) is not nn.Sequential:
             return None
         modules: list[nn.Module] = list(network.modules())
         layers = list(_layers_of(network))
@@ -90,7 +86,7 @@ class Chain:
         if any(getattr(layer, "inplace", False) for layer in layers[:first]):
             return None  # it changes the batch
         chain = cls(network, modules, links)
-        return None if any(chain._hooks) else chain
+        return None if any(hook is None or hook for hook in chain._hooks) else chain
 
     def is_current(self) -> bool:
         """Tell whether the network is still what it was: no layer, weight or hook is another one.

@@ -1,7 +1,8 @@
 """What a pass works with: everything that a step needs, assembled once."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,9 +16,10 @@ from clarion.engine.objective import Objective
 from clarion.engine.precision import Precision
 from clarion.engine.state import Progress
 from clarion.engine.update import Update
+from clarion.layers.modes import Inference, keeps_nothing, mode
 from clarion.metrics.collection import MetricSet
 
-__all__ = ["Control", "Engine"]
+__all__ = ["Control", "Engine", "evaluating"]
 
 
 class Control(Protocol):
@@ -67,3 +69,29 @@ class Engine:
     last_step: int | None = None
     compiled: Any = None
     at_edge: Callable[[int], None] | None = None
+
+    @property
+    def runs_network_alone(self) -> bool:
+        """Whether nothing stands around the network that is run, but perhaps inference mode."""
+        forward = self.forward
+        return (forward.network if isinstance(forward, Inference) else forward) is self.network
+
+    def without_gradients(self) -> "Engine":
+        """Return an engine of the same parts that runs the network in inference mode, if it can be.
+
+        It cannot if somebody may keep what the network makes, and train with it later: the network,
+        or an autocast region around all this, which keeps converted weights.
+        """
+        if self.forward is not self.network or not keeps_nothing(self.network):
+            return self
+        kinds = {"cpu", *(tensor.device.type for tensor in self.network.parameters())}
+        if any(map(torch.is_autocast_enabled, filter(torch.amp.is_autocast_available, kinds))):
+            return self
+        return replace(self, forward=Inference(self.network))
+
+
+@contextmanager
+def evaluating(engine: Engine) -> Iterator[Engine]:
+    """Put the network into eval mode, without gradients; give the engine that is to run it."""
+    with mode(engine.network, training=False), torch.no_grad():
+        yield engine.without_gradients()

@@ -16,7 +16,7 @@ from clarion.data.batch import Batch
 from clarion.data.memory import ONE_HOLDER
 from clarion.engine.ahead import Ahead, nobody_listens
 from clarion.engine.cadence import Cadence
-from clarion.engine.engine import Engine
+from clarion.engine.engine import Engine, evaluating
 from clarion.engine.grouping import group_by_step
 from clarion.engine.logs import Logs, to_floats
 from clarion.engine.parts import Plan
@@ -160,7 +160,7 @@ def stream_stage(
     with _announced_errors(engine):
         engine.hooks.fire(stage.begin, {})
         batches = read(engine, source, _where(stage, source))
-        outputs = run_batches(engine, stage, batches)
+        outputs = run_batches(engine.without_gradients(), stage, batches)
         found: tuple[Batch, Output] | None
         try:
             while True:
@@ -302,14 +302,14 @@ def _hooked_pass(
     engine.hooks.fire(stage.begin, {})
     logs: dict[str, Any] = {"time": 0.0}
     with engine.metrics.one_pass() if stage.scores else nullcontext():
-        with mode(engine.network, training=False), torch.no_grad():
-            step, where = step_of(engine, stage), _where(stage, source)
+        with evaluating(engine) as runner:
+            step, where = step_of(runner, stage), _where(stage, source)
             ahead: Ahead | None = getattr(step, "ahead", None)
             if ahead and nobody_listens(engine, stage) and may_be_read_ahead(engine, source):
-                batches = ahead.run(engine, stage, read_ahead(engine, source, where))
+                batches = ahead.run(runner, stage, read_ahead(engine, source, where))
             else:
                 batches = read(engine, source, where)
-            run_pass(engine, stage, batches, keep, step=step)
+            run_pass(runner, stage, batches, keep, step=step)
         if stage.scores:
             unite(engine.metrics, engine.strategy)
             logs |= to_floats(engine.metrics.compute(stage.prefix))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from clarion.data.batch import Batch
 from clarion.engine.ahead import Ahead
@@ -19,6 +19,7 @@ from clarion.engine.nonfinite import HostGuard, Unguarded
 from clarion.engine.precision import Full
 from clarion.engine.stage import Stage
 from clarion.engine.step import NOT_RUN, Output, finish_step, predict_step, score_step, train_step
+from clarion.layers.modes import Inference
 from clarion.metrics.blocks import is_small, lasting
 from clarion.metrics.decomposable import DecomposableMetric
 
@@ -34,7 +35,8 @@ class _Tight:
     """
 
     def __init__(self, engine: Engine, loss: DecomposableMetric) -> None:
-        self._network = engine.network
+        self._network = engine.forward
+        self._lasting = Tensor.detach if isinstance(engine.forward, Inference) else lasting
         self._loss = loss
         self._judge = loss.func
         self._metrics = engine.metrics
@@ -65,7 +67,7 @@ class _Tight:
             raise
         is_number = type(loss) is Tensor and loss.numel() == 1
         value = loss.item() if self._reads and is_number else loss
-        self.count(batch, stage, number, lasting(prediction), value)
+        self.count(batch, stage, number, self._lasting(prediction), value)
         return Output(prediction, loss, loss), value
 
     def count(
@@ -128,7 +130,7 @@ class TightScore(_Tight):
 
     def __init__(self, engine: Engine, loss: DecomposableMetric) -> None:
         super().__init__(engine, loss)
-        self.ahead = Ahead(engine.network, self._known, loss.func, self._count_row)
+        self.ahead = Ahead(engine, self._known, loss.func, self._count_row)
 
     @classmethod
     def of(cls, engine: Engine) -> "TightScore | None":
@@ -188,20 +190,20 @@ class TightPredict:
     """Does what `predict_step` does, for a network in its own arithmetic that may run ahead.
 
     Args:
-        network: The network.
+        engine: What a step works with.
 
     Attributes:
         ahead: What may run batches before their step.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._known: set[Kind] = set()
-        self.ahead = Ahead(network, self._known)
+        self.ahead = Ahead(engine, self._known)
 
     @classmethod
     def of(cls, engine: Engine) -> "TightPredict | None":
         """Return the tight step of an engine, None if it is not of the kind."""
-        return cls(engine.network) if _is_alone(engine) else None
+        return cls(engine) if _is_alone(engine) else None
 
     def __call__(self, engine: Engine, batch: Batch, stage: Stage, number: int) -> Output:
         """Run a batch forward."""
@@ -332,4 +334,4 @@ def _is_simple(engine: Engine) -> bool:
 
 def _is_alone(engine: Engine) -> bool:
     """Tell whether nothing stands around the network that is called."""
-    return engine.forward is engine.network and type(engine.precision) is Full
+    return engine.runs_network_alone and type(engine.precision) is Full

@@ -19,6 +19,7 @@ from clarion.data.loaders import (
     restoring_order,
 )
 from clarion.data.mixing import transformed
+from clarion.engine.engine import evaluating
 from clarion.engine.logs import Logs
 from clarion.engine.loop import run_stage
 from clarion.engine.reading import Source
@@ -201,8 +202,8 @@ class Evaluation(Fitting):
         Args: see `evaluate_generator`; the keys of a dict have no prefix.
         """
         batch = self._batch(x, y)
-        with mode(self.network, training=False), torch.no_grad(), self._metrics.aside():
-            output = score_step(self._engine(), batch, TEST, 1)
+        with evaluating(self._engine()) as engine, self._metrics.aside():
+            output = score_step(engine, batch, TEST, 1)
             logs = self._logs_of(output)
         return self._of_batch(logs, output, return_pred, return_dict_format, convert_to_numpy)
 

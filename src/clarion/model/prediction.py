@@ -5,8 +5,6 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, nullcontext
 from typing import Any
 
-import torch
-
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
 from clarion.data.arrays import place
@@ -23,12 +21,11 @@ from clarion.data.loaders import (
 )
 from clarion.data.nested import detached
 from clarion.data.npy_file import NpyFile
-from clarion.engine.engine import Engine
+from clarion.engine.engine import Engine, evaluating
 from clarion.engine.loop import run_stage, stream_stage
 from clarion.engine.reading import Source
 from clarion.engine.stage import PREDICT
 from clarion.engine.step import predict_step
-from clarion.layers.modes import mode
 from clarion.model.collecting import Collector, Returns
 from clarion.model.evaluation import Evaluation
 
@@ -204,8 +201,8 @@ class Prediction(Evaluation):
         """Return the predictions for one batch of inputs; no callback is called."""
         batch = self._router.route(x, supervised=False, where="The batch")
         batch = self._router.prepare(batch, self._device)
-        with mode(self.network, training=False), torch.no_grad():
-            output = predict_step(self._engine(), batch, PREDICT, 1)
+        with evaluating(self._engine()) as engine:
+            output = predict_step(engine, batch, PREDICT, 1)
         return detached(output.prediction, to_numpy=convert_to_numpy)
 
     def _predict(

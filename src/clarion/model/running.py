@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from clarion.arguments import check_whole_number
 from clarion.callbacks.base import Callback
 from clarion.checkpoints.random import preserved_random_state
@@ -17,6 +15,7 @@ from clarion.data.feed import Feed
 from clarion.data.inspection import describe_shared, shared_examples, warn_of_sorted_labels
 from clarion.data.loaders import check_iterable, check_steps, num_batches
 from clarion.engine.cadence import make_cadence
+from clarion.engine.engine import evaluating
 from clarion.engine.limits import Limits
 from clarion.engine.loop import Training, fit, run_stage
 from clarion.engine.optimizers import place_optimizer_state, warn_of_left_out
@@ -24,7 +23,6 @@ from clarion.engine.profile import Profiler
 from clarion.engine.reading import Source
 from clarion.engine.stage import PREDICT, TEST
 from clarion.engine.step import predict_step
-from clarion.layers.modes import mode
 from clarion.model.base import ModelBase
 from clarion.model.options import RunSettings
 from clarion.model.rehearsal import first_batches, has_lazy_layers, preserved_order, put_back
@@ -158,8 +156,8 @@ class Running(ModelBase):
             }
             if has_lazy_layers(self.network):
                 batch = self._router.prepare(self._router.route(batches[0]), self._device)
-                with mode(self.network, training=False), torch.no_grad():
-                    predict_step(self._engine(), batch, PREDICT, 1)
+                with evaluating(self._engine()) as engine:
+                    predict_step(engine, batch, PREDICT, 1)
             with put_back(self, callbacks) as listed:
                 history = self._fit(
                     batches,
