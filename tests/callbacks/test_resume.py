@@ -10,6 +10,7 @@ from clarion.callbacks.checkpoint import LRSchedulerCheckpoint, ModelCheckpoint
 from clarion.callbacks.clip_grad import ClipNorm
 from clarion.callbacks.delay import DelayCallback
 from clarion.callbacks.early_stopping import EarlyStopping
+from clarion.callbacks.hooks import CallbackList
 from clarion.callbacks.lambda_callback import LambdaCallback
 from clarion.callbacks.lr_scheduler import ExponentialLR, LinearLR, MultiStepLR, ReduceLROnPlateau
 from clarion.callbacks.policies import OptimizerPolicy, Phase, cosinespace
@@ -35,6 +36,10 @@ def make(kind, directory):
         ],
         "delay": [
             DelayCallback([ClipNorm(network.parameters(), 0.01), ExponentialLR(0.7)], batch_delay=7)
+        ],
+        "list": [
+            CallbackList([OptimizerPolicy([Phase(lr=cosinespace(1.0, 0.1, 15))])]),
+            DelayCallback(CallbackList([EarlyStopping(patience=4)])),
         ],
         "checkpoints": [
             ModelCheckpoint(directory / "w{epoch}", save_best_only=True, keep_only_last_best=True),
@@ -70,7 +75,7 @@ def comparable(history):
     return [{key: value for key, value in logs.items() if key != "time"} for logs in history]
 
 
-@pytest.mark.parametrize("kind", ["policy", "schedules", "delay", "checkpoints", "best"])
+@pytest.mark.parametrize("kind", ["policy", "schedules", "delay", "list", "checkpoints", "best"])
 def test_resumed_is_as_if_it_had_never_stopped(kind, tmp_path):
     torch.manual_seed(7)
     data = torch.randn(12, 1), torch.randn(12, 1)

@@ -65,16 +65,13 @@ class DelayCallback(RememberingCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts, and the states of the callbacks by their place in the list."""
-        inner = {str(i): one.state_dict() for i, one in self._stateful().items()}
-        return {**super().state_dict(), "callbacks": inner}
+        return {**super().state_dict(), "callbacks": self.callbacks.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned, for the callbacks too."""
         check_keys(self, state, ["callbacks"])
         super().load_state_dict(state)
-        for i, callback in self._stateful().items():
-            if str(i) in state["callbacks"]:
-                callback.load_state_dict(state["callbacks"][str(i)])
+        self.callbacks.load_state_dict(state["callbacks"])
 
     def has_delay_passed(self) -> bool:
         """Return whether both delays are over."""
@@ -119,10 +116,6 @@ class DelayCallback(RememberingCallback):
         for callback in self.callbacks:
             if _defines(callback, hook):
                 getattr(callback, hook)(*args)
-
-    def _stateful(self) -> dict[int, Any]:
-        numbered = enumerate(self.callbacks)
-        return {i: one for i, one in numbered if hasattr(type(one), "load_state_dict")}
 
 
 def _defines(callback: object, hook: str) -> bool:

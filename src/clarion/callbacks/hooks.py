@@ -1,7 +1,7 @@
 """The table of the hooks that somebody overrides, and the calls to them."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clarion.callbacks.base import ADDED_HOOKS, HOOKS, Callback
@@ -100,6 +100,16 @@ class CallbackList(Callback):
             except Exception as failure:
                 error.add_note(f"on_exception of a callback failed too: {failure!r}")
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the callbacks that have one, by their place in the list."""
+        return {place: callback.state_dict() for place, callback in self._stateful()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned; a callback that it does not know starts afresh."""
+        for place, callback in self._stateful():
+            if place in state:
+                callback.load_state_dict(state[place])
+
     def set_params(self, params: dict[str, Any]) -> None:
         """Hand the parameters of the run to every callback."""
         self.params = params
@@ -111,6 +121,11 @@ class CallbackList(Callback):
         self.model = model
         for callback in self.callbacks:
             callback.set_model(model)
+
+    def _stateful(self) -> Iterator[tuple[str, Any]]:
+        for place, callback in enumerate(self.callbacks):
+            if hasattr(type(callback), "load_state_dict"):  # a mock would answer to any name
+                yield str(place), callback
 
     def _enter(self, callback: Callback) -> None:
         _check(callback)
