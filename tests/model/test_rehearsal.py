@@ -24,6 +24,8 @@ from clarion import (
     ModelCheckpoint,
 )
 from clarion.callbacks.base import HOOKS
+from clarion.callbacks.delay import DelayCallback
+from clarion.callbacks.hooks import CallbackList
 from clarion.loggers.wandb import WandBLogger
 
 
@@ -216,7 +218,12 @@ def test_what_writes_to_a_service_is_left_out():
             raise AssertionError("a run would have been started")
 
     x, y = make_data()
-    make_model().fit(x, y, dry_run=True, verbose=False, callbacks=[Counting()])
+    nested = DelayCallback([CallbackList([Counting()]), Counting()])
+    inner = list(nested.callbacks)
+    callbacks = [Counting(), CallbackList([Counting()]), nested]
+    make_model().fit(x, y, dry_run=True, verbose=False, callbacks=callbacks)
+    assert list(nested.callbacks) == inner
+    assert len(inner[0]) == len(callbacks[1]) == 1
 
 
 @pytest.mark.parametrize("logging", [True, False])

@@ -81,7 +81,7 @@ def put_back(model: "ModelBase", callbacks: Iterable[Callback]) -> Iterator[list
     Yields:
         The callbacks to run with.
     """
-    listed = [callback for callback in callbacks if not _writes_to_a_service(callback)]
+    listed = _without_services(callbacks)
     ours = list(_ours(listed))
     notes = [(callback, dict(vars(callback))) for callback in ours]
     state = copy.deepcopy(model.train_state().state_dict())
@@ -92,6 +92,8 @@ def put_back(model: "ModelBase", callbacks: Iterable[Callback]) -> Iterator[list
     of_the_run = {name: getattr(model, name) for name in _OF_THE_RUN}
     with TemporaryDirectory() as directory:
         for number, callback in enumerate(ours):
+            if isinstance(callback, CallbackList):
+                vars(callback).update(vars(CallbackList(_without_services(callback))))
             _redirect(callback, Path(directory) / str(number))
         try:
             yield listed
@@ -112,19 +114,21 @@ def has_lazy_layers(network: torch.nn.Module) -> bool:
     return any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers()))
 
 
-def _writes_to_a_service(callback: Callback) -> bool:
+def _without_services(callbacks: Iterable[Callback]) -> list[Callback]:
     # Here, since few trainings are tried out, and all would load them.
     from clarion.loggers.mlflow import MLFlowLogger
     from clarion.loggers.notification import NotificationCallback
     from clarion.loggers.wandb import WandBLogger
 
-    return isinstance(callback, (MLFlowLogger, NotificationCallback, WandBLogger))
+    services = (MLFlowLogger, NotificationCallback, WandBLogger)
+    return [callback for callback in callbacks if not isinstance(callback, services)]
 
 
 def _ours(callbacks: Iterable[Any]) -> Iterator[Any]:
     """Yield the callbacks of clarion's classes, and of those below them, inner ones included."""
     for callback in callbacks:
         if isinstance(callback, CallbackList):
+            yield callback
             yield from _ours(callback)
             continue
         above = [cls.__module__ for cls in type(callback).__mro__ if cls is not Callback]
