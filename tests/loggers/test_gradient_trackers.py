@@ -1,5 +1,6 @@
 import statistics
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 from unittest.mock import MagicMock, call
 
@@ -9,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from clarion.callbacks.base import Callback
+from clarion.callbacks.lambda_callback import LambdaCallback
 from clarion.errors import InvalidArgumentError, MissingDependencyError
 from clarion.loggers.gradient_trackers import (
     GradientTracker,
@@ -194,3 +196,45 @@ def test_a_directory_without_the_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingDependencyError, match=r"clarion\[tensorboard\]"):
         TensorBoardGradientTracker(tmp_path)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("before", [1, 3, 4])
+def test_a_training_that_goes_on_inside_an_epoch_keeps_its_gradients(before, make_model, batches):
+    def fit(model, kill_at=0):
+        def kill(batch_number, logs):
+            if batch_number == kill_at:
+                states.append(model.train_state([tracker]).state_dict())
+                raise KilledError
+
+        writer = MagicMock()
+        tracker = TensorBoardGradientTracker(writer)
+        if states:
+            model.train_state([tracker]).load_state_dict(states[0])
+        killing = LambdaCallback(on_train_batch_end=kill)
+        with suppress(KilledError):
+            model.fit_generator(batches, epochs=2, callbacks=[tracker, killing], verbose=False)
+        return writer.add_scalars.mock_calls
+
+    states = []
+    straight = fit(make_model())
+    assert straight
+    fit(make_model(), kill_at=before)
+    assert fit(make_model()) == straight
+
+
+def test_a_state_of_other_parameters_is_not_gone_on_with(make_model):
+    trackers = [GradientTracker(keep_bias=keep_bias) for keep_bias in (True, False)]
+    model = make_model()
+    for tracker in trackers:
+        tracker.set_model(model)
+        tracker.on_train_begin({})
+    for parameter in model.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    trackers[0].on_optimizer_step_end(1)
+    trackers[1].load_state_dict(trackers[0].state_dict())
+    trackers[1].on_train_begin({})
+    assert trackers[1].tracker.get_stats(trackers[1].layer_names) == {}

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from clarion.callbacks.base import Callback
+from clarion.callbacks.memory import check_keys
 from clarion.console import is_first_rank
 from clarion.errors import InvalidArgumentError
 from clarion.loggers.gradient_stats import gradient_statistics, is_tracked
 from clarion.loggers.tensorboard import ScalarWriter, open_writer
 
 __all__ = ["GradientTracker", "TensorBoardGradientTracker", "WeightsGradientsStatsTracker"]
+
+
+_SUMS = ("count", "mean", "m2", "low", "high")
 
 
 class WeightsGradientsStatsTracker:
@@ -78,6 +82,23 @@ class WeightsGradientsStatsTracker:
         """Forget all gradients."""
         self._sums = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums since the last call of `get_stats`; empty if there are none."""
+        return {} if self._sums is None else self._sums.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | None = None) -> None:
+        """Restore what ``state_dict`` returned.
+
+        Args:
+            state: The sums of as many parameters.
+            device: Where the gradients will be; where the state is if omitted.
+        """
+        self._sums = None
+        if state:
+            device = next(iter(state.values())).device if device is None else device
+            self._sums = _RunningSums(self.number_layers, device)
+            self._sums.load_state_dict(state)
+
 
 class GradientTracker(Callback):
     """Sum up the gradients of each epoch, as the optimizer receives them.
@@ -96,6 +117,7 @@ class GradientTracker(Callback):
         self.keep_bias = keep_bias
         self.layer_names: list[str] = []
         self.tracker: WeightsGradientsStatsTracker | None = None
+        self._loaded: Mapping[str, Any] | None = None
 
     @property
     def number_layers(self) -> int:
@@ -103,13 +125,18 @@ class GradientTracker(Callback):
         return len(self.layer_names)
 
     def on_train_begin(self, logs: Mapping[str, Any]) -> None:
-        """Choose the parameters and start anew."""
-        self.layer_names = [
-            name
+        """Choose the parameters and start anew, unless this training resumes inside an epoch."""
+        tracked = {
+            name: parameter
             for name, parameter in self.model.network.named_parameters()
             if is_tracked(parameter, name, self.keep_bias)
-        ]
+        }
+        self.layer_names = list(tracked)
         self.tracker = WeightsGradientsStatsTracker(self.number_layers)
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and list(loaded["layer_names"]) == self.layer_names:  # else of others
+            device = next((one.device for one in tracked.values()), None)
+            self.tracker.load_state_dict(loaded["sums"], device)
 
     def on_optimizer_step_end(self, step: int) -> None:
         """Take in the gradients of the step."""
@@ -122,6 +149,16 @@ class GradientTracker(Callback):
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
         """Write the statistics of the epoch."""
         self._on_epoch_end_log(epoch_number, logs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums of the epoch under way."""
+        sums = {} if self.tracker is None else self.tracker.state_dict()
+        return {"layer_names": self.layer_names, "sums": sums}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the sums of the training that is resumed."""
+        check_keys(self, state, ["layer_names", "sums"])
+        self._loaded = state
 
     def _on_epoch_end_log(self, epoch_number: int, logs: dict[str, Any]) -> None:
         """Write the statistics of the epoch."""
@@ -183,6 +220,15 @@ class _RunningSums:
         seen = present.bool().unsqueeze(1)
         self._low = torch.where(seen, torch.minimum(self._low, low), self._low)
         self._high = torch.where(seen, torch.maximum(self._high, high), self._high)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all sums by name."""
+        return {name: getattr(self, f"_{name}") for name in _SUMS}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``state_dict`` returned."""
+        for name in _SUMS:
+            getattr(self, f"_{name}").copy_(state[name])
 
     def read(self) -> list[list[float]]:
         """Return count, mean, m2, min, abs_min, max and abs_max of each parameter."""
