@@ -5,6 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from clarion.callbacks.clip_grad import ClipNorm, ClipValue
+from clarion.errors import InvalidArgumentError, InvalidTypeError
 from clarion.model import Model
 
 
@@ -36,6 +37,13 @@ def test_each_element_is_limited():
     (parameter,) = parameters([3.0, -0.25, -7.0])
     ClipValue([parameter], clip_value=0.5).on_optimizer_step_begin(1)
     assert parameter.grad.tolist() == [0.5, -0.25, -0.5]
+
+
+@pytest.mark.parametrize("make", [ClipNorm, ClipValue])
+def test_a_step_in_which_no_parameter_has_a_gradient(make):
+    parameter = torch.nn.Parameter(torch.ones(1))
+    make(parameter, 0.5).on_optimizer_step_begin(1)
+    assert parameter.grad is None
 
 
 @pytest.mark.parametrize("make", [lambda p: ClipNorm(p, 0.5), lambda p: ClipValue(p, 0.5)])
@@ -92,3 +100,30 @@ def test_unused_parameters_are_no_trouble():
     assert SimpleNamespace(used=used.grad.item(), unused=unused.grad) == SimpleNamespace(
         used=0.5, unused=None
     )
+
+
+@pytest.mark.parametrize("make", [ClipNorm, ClipValue])
+@pytest.mark.parametrize("limit", [-1.0, float("nan"), "1.0", None])
+def test_a_limit_that_cannot_be_one_is_refused(make, limit):
+    with pytest.raises(InvalidArgumentError, match=r"=.*: the limit is a number of at least 0"):
+        make(parameters([1.0]), limit)
+
+
+@pytest.mark.parametrize("make", [ClipNorm, ClipValue])
+def test_what_is_no_tensor_is_refused(make):
+    network = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    for given in (network, network.named_parameters()):
+        with pytest.raises(InvalidTypeError, match=r"it takes tensors, such as network.parameters"):
+            make(given, 1.0)
+
+
+@pytest.mark.parametrize("make", [ClipNorm, ClipValue])
+def test_parameters_of_another_network_are_told(make):
+    network = torch.nn.Linear(1, 1)
+    model = Model(network, "sgd", "mse")
+    data = torch.ones(4, 1), torch.ones(4, 1)
+    strangers = make(torch.nn.Linear(1, 1).parameters(), 1.0)
+    with pytest.warns(UserWarning, match="clips nothing: the optimizer trains none of the 2 para"):
+        model.fit(*data, epochs=1, verbose=False, callbacks=[strangers])
+    some = make([network.bias, torch.nn.Parameter(torch.ones(1))], 1.0)
+    model.fit(*data, epochs=1, verbose=False, callbacks=[some])
