@@ -254,3 +254,14 @@ def test_appending_to_a_file_that_is_replaced_is_refused(model, batches, tmp_pat
     saver = PeriodicSaveLambda(write, file, open_mode="a", atomic_write=False)
     model.fit_generator(batches, epochs=3, verbose=False, callbacks=[saver])
     assert file.read_text() == "1\n2\n3\n"
+
+
+@pytest.mark.parametrize("name", ["w{}.pt", "w{0}.pt", "w{epoch.pt", "w}.pt", "w{:.2f}.pt"])
+def test_a_name_that_cannot_be_filled_in_is_refused_at_once(name):
+    with pytest.raises(InvalidArgumentError, match=r"braces, as in \{epoch\}, or double them"):
+        SaveEpoch(name)
+
+
+def test_a_form_that_a_value_cannot_have_is_told_with_the_file(tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r'"[^"]*loss:03d.*at the end of epoch 1.*0\.5'):
+        run(SaveEpoch(tmp_path / "w{loss:03d}.pt"), [1])

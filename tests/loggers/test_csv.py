@@ -9,7 +9,12 @@ import torch
 from torch import nn
 
 from clarion.callbacks.base import Callback
-from clarion.errors import CheckpointError, ClarionError, MissingFileError
+from clarion.errors import (
+    CheckpointError,
+    ClarionError,
+    InvalidArgumentError,
+    MissingFileError,
+)
 from clarion.loggers.csv import AtomicCSVLogger, CSVLogger
 
 both = pytest.mark.parametrize("logger_class", [CSVLogger, AtomicCSVLogger])
@@ -537,3 +542,10 @@ def test_a_relative_path_is_that_of_the_beginning(
     resumed.on_train_end({})
     assert [row["epoch"] for row in read_csv(tmp_path / "log.csv")] == ["1", "2", "3"]
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@both
+@pytest.mark.parametrize("separator", ["", "||", "\n", '"', None])
+def test_a_separator_that_cannot_be_one_is_refused(logger_class, separator):
+    with pytest.raises(InvalidArgumentError, match=r"separator=.*: a single character between two"):
+        logger_class("log.csv", separator=separator)

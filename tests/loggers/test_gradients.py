@@ -353,3 +353,22 @@ def test_a_directory_without_the_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingDependencyError, match=r"clarion\[tensorboard\]"):
         TensorBoardGradientLogger(tmp_path)
+
+
+@pytest.mark.parametrize("logger_class", [CSVGradientLogger, AtomicCSVGradientLogger])
+def test_the_directories_of_the_files_are_made(logger_class, tmp_path, make_model, batches):
+    logger = logger_class(tmp_path / "deep" / "{}" / "gradients.csv")
+    make_model().fit_generator(batches, epochs=1, callbacks=[logger], verbose=False)
+    files = (tmp_path / "deep").glob("*/gradients.csv")
+    assert sorted(file.parent.name for file in files) == ["0.weight", "1.weight"]
+
+
+@pytest.mark.parametrize("logger_class", [CSVGradientLogger, AtomicCSVGradientLogger])
+@pytest.mark.parametrize("name", ["{layer}.csv", "{}{}.csv", "{.csv"])
+def test_a_name_that_takes_no_parameter_is_refused(logger_class, name):
+    with pytest.raises(
+        InvalidArgumentError, match=r"cannot take the names of parameters.*put \{\}"
+    ):
+        logger_class(name)
+    with pytest.raises(InvalidArgumentError, match="a single character"):
+        logger_class("{}.csv", separator="||")

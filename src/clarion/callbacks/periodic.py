@@ -5,6 +5,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from string import Formatter
 from typing import IO, Any, TypedDict, Unpack
 
 from clarion.arguments import checked_arguments
@@ -67,8 +68,8 @@ class PeriodicSaveCallback(RememberingCallback):
 
     Raises:
         InvalidArgumentError: If ``keep_only_last_best`` or ``restore_best`` is asked for without
-            ``save_best_only``, if ``mode`` is not known, ``period`` less than 1, or a file that is
-            replaced as a whole is to be appended to.
+            ``save_best_only``, if ``mode`` is not known, ``period`` less than 1, a brace in
+            ``filename`` holds no key, or a file that is replaced as a whole is to be appended to.
     """
 
     @checked_arguments
@@ -98,6 +99,7 @@ class PeriodicSaveCallback(RememberingCallback):
                 'atomic_write=False to append, or open_mode="w" to write the whole file each time.'
             )
         self.filename = os.fspath(filename)
+        _check_keys_of(type(self).__name__, self.filename)
         self.monitor = monitor
         self.mode = mode
         self.save_best_only = save_best_only
@@ -145,6 +147,7 @@ class PeriodicSaveCallback(RememberingCallback):
         Raises:
             MissingMonitorError: If ``logs`` does not hold ``monitor`` and it is needed.
             UnknownNameError: If the file's name has a key that ``logs`` does not hold.
+            InvalidArgumentError: If it asks for a form that a value cannot have.
         """
         if self.save_best_only:
             self._save_if_best(epoch_number, logs)
@@ -216,6 +219,11 @@ class PeriodicSaveCallback(RememberingCallback):
                 f"epoch {epoch_number}{suggestion(key, list(logs)) or '.'} "
                 f"The logs hold: {', '.join(logs)}."
             ) from error
+        except ValueError as error:
+            raise InvalidArgumentError(
+                f'{type(self).__name__}(filename="{self.filename}"): {error}, at the end of epoch '
+                f"{epoch_number}. The logs hold: {dict(logs)}."
+            ) from error
 
 
 class PeriodicSaveLambda(PeriodicSaveCallback):
@@ -263,6 +271,19 @@ class PeriodicSaveLambda(PeriodicSaveCallback):
 def literally(path: str) -> str:
     """Return the ``filename`` that stands for a path whose braces are meant."""
     return path.replace("{", "{{").replace("}", "}}")
+
+
+def _check_keys_of(owner: str, filename: str) -> None:
+    """Raise if a name cannot be filled in whatever the logs hold, before an epoch is trained."""
+    remedy = "Write a key of the epoch logs into the braces, as in {epoch}, or double them."
+    try:
+        keys = [key for _, key, _, _ in Formatter().parse(filename) if key is not None]
+    except ValueError as error:
+        raise InvalidArgumentError(f'{owner}(filename="{filename}"): {error}. {remedy}') from error
+    if any(not key or key.isdigit() for key in keys):
+        raise InvalidArgumentError(
+            f'{owner}(filename="{filename}"): braces without a key. {remedy}'
+        )
 
 
 def _check_options(

@@ -8,7 +8,14 @@ from typing import Any
 from clarion.callbacks.atomic import make_directory
 from clarion.callbacks.memory import check_keys
 from clarion.loggers.base import Logger
-from clarion.loggers.rows import AppendedRows, AtomicRows, ResumableRows, Rows, widen_rows
+from clarion.loggers.rows import (
+    AppendedRows,
+    AtomicRows,
+    ResumableRows,
+    Rows,
+    check_separator,
+    widen_rows,
+)
 
 __all__ = ["AtomicCSVLogger", "CSVLogger"]
 
@@ -33,6 +40,7 @@ class _RowLogger(Logger):
         append: bool,
     ) -> None:
         super().__init__(batch_granularity=batch_granularity)
+        check_separator(type(self).__name__, separator)
         self.filename = filename
         self.separator = separator
         self.append = append
@@ -100,9 +108,10 @@ class CSVLogger(_RowLogger):
         append: Whether to go on in an existing file, whose header stays; else it is overwritten.
 
     Raises:
-        InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
-            a column other than those of validation sets with names, which are added to it.
-        MissingFileError: Likewise, if the file's directory cannot be made.
+        InvalidArgumentError: If ``separator`` is no single character; when the training begins,
+            if ``append`` is given and the file lacks a column other than those of validation sets
+            with names, which are added to it.
+        MissingFileError: When the training begins, if the file's directory cannot be made.
 
     Example:
         >>> logger = CSVLogger("log.csv", batch_granularity=True)
@@ -144,9 +153,10 @@ class AtomicCSVLogger(_RowLogger):
             ``filename`` if omitted.
 
     Raises:
-        InvalidArgumentError: When the training begins, if ``append`` is given and the file lacks
-            a column other than those of validation sets with names, which are added to it.
-        MissingFileError: Likewise, if the file's directory cannot be made.
+        InvalidArgumentError: If ``separator`` is no single character; when the training begins,
+            if ``append`` is given and the file lacks a column other than those of validation sets
+            with names, which are added to it.
+        MissingFileError: When the training begins, if the file's directory cannot be made.
     """
 
     only_watches = True

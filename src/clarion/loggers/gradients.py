@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clarion.callbacks.atomic import make_directory
 from clarion.callbacks.base import Callback
 from clarion.callbacks.memory import check_keys
 from clarion.console import is_first_rank
@@ -18,7 +19,13 @@ from clarion.loggers.gradient_stats import (
     is_tracked,
     read_statistics,
 )
-from clarion.loggers.rows import AppendedRows, AtomicRows, ResumableRows, Rows
+from clarion.loggers.rows import (
+    AppendedRows,
+    AtomicRows,
+    ResumableRows,
+    Rows,
+    check_separator,
+)
 from clarion.loggers.tensorboard import ScalarWriter, open_writer
 
 __all__ = [
@@ -226,17 +233,23 @@ class _RowGradientLogger(GradientLoggerBase):
         self, filename: str | os.PathLike[str], separator: str, append: bool, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        check_separator(type(self).__name__, separator)
         self.filename = os.fspath(filename)
         self.separator = separator
         self.append = append
         self._files: dict[str, ResumableRows] = {}
         self._starts: dict[str, int] = {}
         self._resumed = False  # a state was loaded since the last training
-        if self.filename.format("a") == self.filename.format("b"):
+        asker = f'{type(self).__name__}(filename="{self.filename}")'
+        remedy = 'put {} where their names belong, for example "gradients_{}.csv".'
+        try:
+            is_same = self.filename.format("a") == self.filename.format("b")
+        except (LookupError, ValueError) as error:
             raise InvalidArgumentError(
-                f'{type(self).__name__} got filename="{self.filename}", the same for all '
-                'parameters: put {} where their names belong, for example "gradients_{}.csv".'
-            )
+                f"{asker} cannot take the names of parameters ({error!r}): {remedy}"
+            ) from error
+        if is_same:
+            raise InvalidArgumentError(f"{asker} is the same for all parameters: {remedy}")
 
     def on_train_begin(self, logs: Mapping[str, Any]) -> None:
         """Choose the parameters and open a file for each."""
@@ -247,6 +260,7 @@ class _RowGradientLogger(GradientLoggerBase):
         if is_first_rank():
             for name in self.layers:
                 path, start = self.filename.format(name), starts.get(name)
+                make_directory(Path(path).parent, f'{type(self).__name__}(filename="{path}")')
                 self._files[name] = ResumableRows(
                     path, self._open, self.separator, self.append, start
                 )
@@ -306,13 +320,15 @@ class CSVGradientLogger(_RowGradientLogger):
     training that is resumed goes on with the files, whatever ``append`` says.
 
     Args:
-        filename: The files, with ``{}`` where the parameter's name belongs.
+        filename: The files, with ``{}`` where the parameter's name belongs. Missing directories
+            are made.
         separator: The character between two cells.
         append: Whether to go on in existing files; else they are overwritten.
         **kwargs: See `GradientLoggerBase`.
 
     Raises:
-        InvalidArgumentError: If ``filename`` has no ``{}``; when the training begins, if
+        InvalidArgumentError: If ``filename`` has no ``{}``, or other braces, or ``separator`` is no
+            single character; when the training begins, if
             ``append`` is given and a file lacks a column.
     """
 
@@ -337,7 +353,8 @@ class AtomicCSVGradientLogger(_RowGradientLogger):
     file is replaced by a new one.
 
     Args:
-        filename: The files, with ``{}`` where the parameter's name belongs.
+        filename: The files, with ``{}`` where the parameter's name belongs. Missing directories
+            are made.
         separator: The character between two cells.
         append: Whether to go on in existing files; else they are overwritten.
         temporary_filename: The temporary file, on the same file system, where each new file is
@@ -345,7 +362,8 @@ class AtomicCSVGradientLogger(_RowGradientLogger):
         **kwargs: See `GradientLoggerBase`.
 
     Raises:
-        InvalidArgumentError: If ``filename`` has no ``{}``; when the training begins, if
+        InvalidArgumentError: If ``filename`` has no ``{}``, or other braces, or ``separator`` is no
+            single character; when the training begins, if
             ``append`` is given and a file lacks a column.
     """
 

@@ -15,6 +15,7 @@ __all__ = [
     "AtomicRows",
     "ResumableRows",
     "Rows",
+    "check_separator",
     "cut_rows",
     "read_rows",
     "widen_rows",
@@ -202,6 +203,23 @@ class ResumableRows:
         rows, self._rows = self._rows, None
         if rows is not None:
             rows.close()
+
+
+def check_separator(owner: str, separator: Any) -> None:
+    """Raise unless a separator can stand between the cells of a CSV file.
+
+    Args:
+        owner: The logger, for the error.
+        separator: What the user gave.
+
+    Raises:
+        InvalidArgumentError: If it is no single character, or one with another meaning there.
+    """
+    if not isinstance(separator, str) or len(separator) != 1 or separator in '\r\n"':
+        raise InvalidArgumentError(
+            f"{owner}(separator={separator!r}): a single character between two cells, such as "
+            '"," or "\\t"; no quotation mark, and no end of a line.'
+        )
 
 
 def read_rows(path: _StrPath, separator: str = ",") -> list[dict[str, str]]:
