@@ -165,3 +165,16 @@ def test_a_mock_gets_the_old_hooks_only():
     mock = MagicMock(spec=Callback)
     call_every_hook(DelayCallback(mock))
     assert {one[0] for one in mock.method_calls} == set(OF_POUTYNE)
+
+
+@pytest.mark.parametrize("around", [DelayCallback, CallbackList])
+def test_an_error_reaches_the_later_callbacks_though_an_earlier_one_fails(around):
+    def fail(error):
+        raise ZeroDivisionError
+
+    heard = []
+    callbacks = [LambdaCallback(on_exception=fail), LambdaCallback(on_exception=heard.append)]
+    error = RuntimeError("of the training")
+    around(callbacks).on_exception(error)
+    assert heard == [error]
+    assert "ZeroDivisionError" in error.__notes__[0]

@@ -109,6 +109,10 @@ class DelayCallback(RememberingCallback):
         if self._awake:
             self._forward("on_train_batch_begin", batch_number, logs)
 
+    def on_exception(self, error: BaseException) -> None:
+        """Forward the hook, to the later callbacks even if an earlier one fails."""
+        self.callbacks.announce(error)
+
     def _forward(self, hook: str, *args: Any) -> None:
         if hook in _SINCE_ALWAYS:
             self.callbacks.fire(hook, *args)
@@ -134,7 +138,7 @@ def _forwarding(hook: str, waits: bool) -> Callable[..., None]:
     return forward
 
 
-_ALWAYS = ("on_train_end", "on_exception", "on_test", "on_predict")
+_ALWAYS = ("on_train_end", "on_test", "on_predict")
 for _hook in HOOKS:
     if _hook not in vars(DelayCallback):
         setattr(DelayCallback, _hook, _forwarding(_hook, waits=not _hook.startswith(_ALWAYS)))

@@ -100,6 +100,10 @@ class CallbackList(Callback):
             except Exception as failure:
                 error.add_note(f"on_exception of a callback failed too: {failure!r}")
 
+    def on_exception(self, error: BaseException) -> None:
+        """Call ``on_exception`` of every callback; see ``announce``."""
+        self.announce(error)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the callbacks that have one, by their place in the list."""
         return {place: callback.state_dict() for place, callback in self._stateful()}
@@ -165,7 +169,8 @@ def _forwarding(hook: str) -> Callable[..., None]:
 
 
 for _hook in HOOKS:
-    setattr(CallbackList, _hook, _forwarding(_hook))
+    if _hook not in vars(CallbackList):
+        setattr(CallbackList, _hook, _forwarding(_hook))
 
 
 def _check(callback: object) -> None:
