@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torchmetrics
 from torch import nn
 
 from clarion import Callback, Model
@@ -52,3 +53,16 @@ def test_a_copy_has_batch_logs(duplicate):
     duplicate(model()).fit(X, Y, epochs=1, batch_size=4, verbose=False, callbacks=[Read()])
     assert len(seen) == 3
     assert all(0.0 <= one <= 100.0 for one in seen)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle])
+def test_a_copy_updates_its_own_epoch_metrics(duplicate):
+    metric = torchmetrics.Accuracy(task="multiclass", num_classes=2, average="micro")
+    original = Model(
+        nn.Linear(3, 2), "sgd", "cross_entropy", batch_metrics=["acc"], epoch_metrics=[metric]
+    )
+
+    _, (percent, share) = duplicate(original).evaluate(X, Y, verbose=False)
+
+    assert share == pytest.approx(percent / 100)
+    assert metric.update_count == 0

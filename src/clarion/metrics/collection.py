@@ -320,8 +320,9 @@ class _Entry:
         # Said by the class itself: one below it may count otherwise.
         says_so = vars(type(metric)).get("adds_up") is True and metric.adds_up
         self.adds_up = bool(says_so and issubclass(type(metric), StreamingMetric))
-        call: Callable[..., Any] = metric.update if epoch else metric
-        self._call = call
+        # Not the bound method: torchmetrics keeps its own in each object, and that of a copy of
+        # this one would still be the original's.
+        self._is_updated = epoch
         self._wants_inputs = _wants_inputs(metric, epoch)
         self._is_unseen = issubclass(type(metric), DecomposableMetric)
         self._takes_size = type(metric) is DecomposableMetric  # one below it may take less
@@ -333,9 +334,10 @@ class _Entry:
                 return self.call(y_pred, y_true, inputs, size)
         if self._takes_size:
             return self.metric.count(y_pred, y_true, inputs, size)
+        call = self.metric.update if self._is_updated else self.metric
         if self._wants_inputs:
-            return self._call(y_pred, y_true, inputs)
-        return self._call(y_pred, y_true)
+            return call(y_pred, y_true, inputs)
+        return call(y_pred, y_true)
 
 
 def _wants_inputs(metric: Any, epoch: bool) -> bool:
