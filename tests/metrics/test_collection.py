@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from clarion import AUROC, Callback, Model, SKLearnMetrics
+from clarion import AUROC, F1, Accuracy, Callback, Model, SKLearnMetrics
 
 
 class Peek(Callback):
@@ -35,3 +35,27 @@ def history(callbacks):
 
 def test_a_batch_scored_in_the_middle_of_an_epoch_changes_nothing():
     assert history(lambda x, y: [Peek(x, y)]) == history(lambda x, y: [])
+
+
+class Percent(F1):
+    def compute(self):
+        return super().compute() * 100
+
+
+class Share(Accuracy):
+    def compute(self):
+        return super().compute() / 100
+
+
+def test_a_class_below_a_metric_may_compute_otherwise():
+    torch.manual_seed(0)
+    x, y = torch.randn(9, 3), torch.arange(9) % 3
+    metrics = [("percent", Percent()), ("share", Share())]
+    model = Model(
+        nn.Identity(), None, "cross_entropy", batch_metrics=["acc"], epoch_metrics=["f1", *metrics]
+    )
+
+    logs = model.evaluate(x, y, batch_size=4, return_dict_format=True, verbose=False)
+
+    assert logs["test_percent"] == pytest.approx(100 * logs["test_fscore_macro"])
+    assert logs["test_share"] == pytest.approx(logs["test_acc"] / 100)
