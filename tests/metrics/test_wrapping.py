@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from clarion import Model
-from clarion.errors import InvalidTypeError
+from clarion.errors import InvalidArgumentError, InvalidTypeError
 from clarion.metrics import (
     Accuracy,
     BinaryAccuracy,
@@ -131,3 +131,21 @@ def test_a_metric_that_stands_twice_and_cannot_be_copied():
         ValueError, match=r"The Own .*twice among the metrics.*lock\. Build another"
     ):
         wrap_metrics([own], [own])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "shared"),
+    [
+        (["acc", "acc", ("acc1", "top2")], "acc1"),
+        (["acc", ("val_acc", "top2")], "val_acc"),
+        ([("val_loss", "acc")], "val_loss"),
+    ],
+)
+def test_two_values_of_one_name_in_the_logs_are_refused(metrics, shared):
+    with pytest.raises(InvalidArgumentError, match=f'Two values would be called "{shared}"'):
+        wrap_metrics(metrics[:1], metrics[1:])
+
+
+def test_a_name_may_look_like_one_of_validation():
+    _, _, _, names = wrap_metrics(None, [("val_acc", "acc"), ("acc10", "top2"), "f1"])
+    assert names == ["val_acc", "acc10", "fscore_macro"]

@@ -72,8 +72,8 @@ def wrap_metrics(
     Raises:
         UnknownNameError: If a name is not known.
         InvalidTypeError: If something is no metric.
-        InvalidArgumentError: If a metric has a name that the logs keep for themselves, or one that
-            occurs twice cannot be copied.
+        InvalidArgumentError: If a metric has a name that the logs keep for themselves or would give
+            to another value too, or one that occurs twice cannot be copied.
     """
     batch, batch_names = _wrapped_list(batch_metrics, "batch_metrics", is_epoch_metric=False)
     epoch, epoch_names = _wrapped_list(epoch_metrics, "epoch_metrics", is_epoch_metric=True)
@@ -86,6 +86,7 @@ def wrap_metrics(
             f'A metric is called "{min(taken)}", but the logs keep {quoted(sorted(_TAKEN))} and '
             '"lr_group_<i>" for themselves. Rename it with a pair, as in ("my_name", metric).'
         )
+    _check_apart(flat)
     return batch, batch_names, epoch, epoch_names
 
 
@@ -130,6 +131,18 @@ def _wrapped_list(
         for metric in metrics
     ]
     return [metric for metric, _ in wrapped], [names for _, names in wrapped]
+
+
+def _check_apart(names: list[str]) -> None:
+    """Raise if two values would stand under one name in the logs of an epoch, where one is lost."""
+    validated = {f"val_{name}" for name in ("loss", *names)}
+    shared = [name for name in names if names.count(name) > 1 or name in validated]
+    if shared:
+        raise InvalidArgumentError(
+            f'Two values would be called "{min(shared)}" in the logs: names that occur twice get '
+            'numbers, as in "acc1", and those of validation get "val_" before them. Rename the '
+            'metric with a pair, as in ("my_name", metric).'
+        )
 
 
 def _separate(*lists: list[Any]) -> None:
