@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from clarion import AUROC, F1, KendallTauPerRow, Perplexity
+from clarion import AUROC, F1, BinaryF1, KendallTauPerRow, Perplexity
+from clarion.errors import DataError
 from clarion.metrics import DecomposableMetric, acc, topk
 from clarion.metrics.shapes import best_class
 from clarion.metrics.unreduced import unreduced_of
@@ -109,3 +110,16 @@ def test_a_loss_weighs_targets_of_few_bits_by_their_number(weighted):
     assert mean.compute()[0] == pytest.approx(loss(scores, labels).item(), rel=1e-5)
     counts = unreduced_of(loss).counts(narrow)
     assert torch.equal(counts, torch.ones(600) if weight is None else weight[labels])
+
+
+@pytest.mark.parametrize("label", [0.9, torch.nan])
+@pytest.mark.parametrize("make", [AUROC, BinaryF1, F1])
+def test_labels_between_two_classes_are_none(make, label):
+    with pytest.raises(DataError, match=rf"holds the label {label}, .*\(y > 0.5\).long\(\)"):
+        make()(torch.tensor([0.3, -0.2, 1.0]), torch.tensor([1.0, 0.0, label]))
+
+
+def test_labels_between_two_classes_on_a_device_are_found_at_the_end(monkeypatch):
+    monkeypatch.setattr("clarion.metrics.fscore.check_labels", lambda *_: None)
+    metric = BinaryF1()
+    assert torch.isnan(metric(torch.ones(3), torch.tensor([1.0, 0.5, 1.0])))

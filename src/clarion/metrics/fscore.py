@@ -337,7 +337,10 @@ def _counted_by_class(
     labels: Tensor, predicted: Tensor, skipped: Tensor, num_classes: int
 ) -> Tensor:
     num_bins, ignored = num_classes + 3, num_classes + 2
-    true_bins = labels.clamp(-1, num_classes).long() + 1
+    classes = labels.long()
+    if labels.is_floating_point():  # what is between two classes is none
+        classes = torch.where(classes == labels, classes, num_classes)
+    true_bins = classes.clamp(-1, num_classes) + 1
     missed = (labels != predicted) | skipped
     bins = [
         true_bins.masked_fill(missed, ignored),

@@ -86,22 +86,30 @@ def split_mask(y_true: Any) -> tuple[Tensor, Tensor | None]:
 def check_labels(labels: Tensor, counts: Tensor, num_classes: int) -> None:
     """Raise if a label that counts is no class; do nothing where looking would wait for a device.
 
+    Labels may be floating point, and are whole numbers then too.
+
     Args:
         labels: Class indices of any shape.
         counts: Where labels count, boolean, of the same shape.
         num_classes: How many classes there are.
 
     Raises:
-        DataError: If a label is negative or not less than the number of classes.
+        DataError: If a label is negative, not less than the number of classes, or between two.
     """
     if not is_readable(labels):
         return
-    wrong = counts & ((labels < 0) | (labels >= num_classes))
+    outside = (labels < 0) | (labels >= num_classes)
+    if labels.is_floating_point():
+        outside = outside | (labels != labels.round())  # nan differs from itself
+    wrong = counts & outside
     if bool(wrong.any()):
+        label = labels[wrong][0].item()
+        remedy = "Give the network more outputs, or ignore the label with ignore_index."
+        if label % 1:  # nan is true
+            remedy = "Turn it into classes, as in (y > 0.5).long(); the loss may have it as it is."
         raise DataError(
-            f"The target holds the label {labels[wrong][0].item():g}, but y_pred scores "
-            f"{num_classes} classes: labels are 0 to {num_classes - 1}. Give the network more "
-            "outputs, or ignore the label with ignore_index."
+            f"The target holds the label {label:g}, but y_pred scores {num_classes} classes: "
+            f"labels are 0 to {num_classes - 1}, whole numbers. {remedy}"
         )
 
 
