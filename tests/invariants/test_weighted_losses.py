@@ -249,3 +249,15 @@ def test_weights_that_weigh_nothing_are_refused_before_the_first_batch(kind, bad
 def test_options_that_do_not_fit_are_answered(loss, options, error, said):
     with pytest.raises(error, match=said):
         Model(make_network(), None, loss, loss_options=options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_over_weights_do_not_end_with_16_bits(dtype):
+    torch.manual_seed(0)
+    x = torch.randn(3, 1, 200, 200).to(dtype)  # 120000 losses, and float16 ends at 65504
+    weight = torch.tensor([1.0, 0.3, 2.0])
+    model = Model(nn.Identity(), None, "mse")
+    loss = model.evaluate(x, torch.zeros_like(x), sample_weight=weight, verbose=False)
+    means = x.double().square().mean((1, 2, 3))
+    expected = (means * weight).sum() / weight.sum()
+    assert loss == pytest.approx(expected.item(), rel=1e-3)

@@ -132,6 +132,8 @@ def weighted_mean(losses: Tensor, counts: Tensor | None, weight: Tensor) -> tupl
     Raises:
         DataError: If the weights do not fit the losses.
     """
+    # Sums of 16 bits are no more than three digits, and end at 65504 in float16.
+    losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
     weight = _shaped(weight, losses).to(losses.dtype)
     if counts is None:
         total = weight.sum()
