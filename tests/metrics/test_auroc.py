@@ -106,6 +106,13 @@ def test_extra_dimensions():
     assert folded == flat
 
 
+def test_probabilities_of_bfloat16_are_taken_as_they_are():
+    y_pred, y_true = multiclass()
+    probabilities = y_pred.softmax(1).bfloat16()  # rounded rows miss 1 by some thousandths
+    areas = [roc_auc_score(y_true == c, probabilities[:, c].double()) for c in range(5)]
+    assert float(AUROC()(probabilities, y_true)) == pytest.approx(sum(areas) / 5, rel=1e-9)
+
+
 def test_a_class_without_examples_is_left_out():
     y_pred, y_true = multiclass()
     kept = y_true != 4

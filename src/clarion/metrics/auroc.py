@@ -72,10 +72,11 @@ class AUROC(RowMetric):
     def conclude(self, *rows: Tensor) -> Tensor:
         """Return the mean area of these scores and labels, shape ()."""
         scores, labels = rows
+        rounding = torch.finfo(scores.dtype).eps if scores.is_floating_point() else 0.0
         scores = scores.to(accumulation_dtype(scores.device))
         counts = labels != _IGNORED
         if labels.shape[1] != scores.shape[1]:  # one label per row for many classes
-            scores = _probabilities(scores, counts)
+            scores = _probabilities(scores, counts, max(rounding, 1e-3))
             counts = counts.expand_as(scores)
             positive = labels == torch.arange(scores.shape[1], device=labels.device)
         else:
@@ -83,9 +84,9 @@ class AUROC(RowMetric):
         return _areas(scores, positive & counts, counts).nanmean()
 
 
-def _probabilities(scores: Tensor, counts: Tensor) -> Tensor:
+def _probabilities(scores: Tensor, counts: Tensor, tolerance: float) -> Tensor:
     """Return the scores if all rows are probabilities already, else their softmax."""
-    sums_to_one = (scores.sum(1, keepdim=True) - 1).abs() < 1e-3
+    sums_to_one = (scores.sum(1, keepdim=True) - 1).abs() < tolerance
     fine = ((scores >= 0).all(1, keepdim=True) & sums_to_one) | ~counts
     return torch.where(fine.all(), scores, scores.softmax(1))
 
