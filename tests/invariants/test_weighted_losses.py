@@ -238,6 +238,7 @@ def test_weights_that_weigh_nothing_are_refused_before_the_first_batch(kind, bad
     [
         ("cross_entropy", {"smoothing": 0.1}, UnknownArgumentError, 'no argument "smoothing"'),
         ("cross_entropy", {"reduction": "sum"}, InvalidArgumentError, "needs the mean"),
+        ("mse", {"size_average": False}, InvalidArgumentError, "size_average=False; .* the mean"),
         (nn.MSELoss(), {"beta": 1.0}, InvalidArgumentError, "Build the loss with its options"),
         ("acc", {"beta": 1.0}, InvalidArgumentError, "losses of torch by name"),
         ("mse", 0.1, InvalidArgumentError, "loss_options is a float; it is a dict"),

@@ -26,6 +26,8 @@ from clarion.metrics.wrapping import wrap_loss
 
 __all__ = ["LossTerm", "check_factors", "with_options"]
 
+_REDUCING = ("reduction", "size_average", "reduce")  # torch has two from before 0.4.1
+
 
 class LossTerm:
     """A loss, and how a batch's target and weights come to it.
@@ -168,11 +170,12 @@ def with_options(loss_function: Any, options: Mapping[str, Any] | None, network:
             "Build the loss with its options, for example torch.nn.CrossEntropyLoss(...)."
         )
     check_keywords(module, options, "loss_options")
-    if options.get("reduction", "mean") not in ("mean", "batchmean"):
-        raise InvalidArgumentError(
-            f"loss_options has reduction={options['reduction']!r}; clarion averages losses itself "
-            "and needs the mean. Leave reduction out."
-        )
+    for key in _REDUCING:
+        if options.get(key, "mean") not in ("mean", "batchmean"):
+            raise InvalidArgumentError(
+                f"loss_options has {key}={options[key]!r}; clarion averages losses itself and "
+                f"needs the mean. Leave {key} out."
+            )
     return module(**{key: _as_option(key, value, network) for key, value in options.items()})
 
 
