@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from clarion.errors import InvalidArgumentError
 from clarion.metrics.values import check_count, values_by_name, values_in_order
 
 
@@ -33,6 +34,12 @@ def test_a_mapping_is_read_by_its_own_keys_when_names_differ():
     assert values_by_name(value, ["a1", "b1"], ["a", "b"]) == {"a1": 1.0, "b1": 2.0}
     assert values_by_name(value, ["b", "a"], ["x", "y"]) == {"b": 2.0, "a": 1.0}
     assert values_by_name(value, ["p", "q"]) == {"p": 2.0, "q": 1.0}
+
+
+def test_a_name_is_not_given_to_the_value_of_another_key():
+    with pytest.raises(InvalidArgumentError, match=r'"p", "x" returned .* keys "a", "p"'):
+        values_by_name({"a": 1.0, "p": 2.0}, ["p", "x"])
+    assert values_by_name({"a": 1.0, "p": 2.0}, ["x", "p"]) == {"x": 1.0, "p": 2.0}
 
 
 def test_a_mapping_may_hold_more_than_is_named():

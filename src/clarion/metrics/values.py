@@ -64,10 +64,11 @@ def values_in_order(
         value: A number, a tensor, an array, a list or tuple of them, or a mapping.
         names: The names of the values in the logs.
         keys: The keys of a mapping in the order of ``names``, where they differ because a double
-            was renamed. A mapping whose keys are others altogether is taken in its own order.
+            was renamed. A mapping that lacks some of them is taken in its own order.
 
     Raises:
-        InvalidArgumentError: If there are more or fewer values than names.
+        InvalidArgumentError: If there are more or fewer values than names, or a name is the key of
+            another value.
         InvalidTypeError: If a value is not a number.
     """
     values = _unpacked(value, names, keys)
@@ -93,6 +94,13 @@ def _from_mapping(
     for wanted in (keys, names):
         if wanted and all(key in value for key in wanted):
             return [value[key] for key in wanted]
+    given = list(value)
+    if any(key in value and given.index(key) != place for place, key in enumerate(keys or names)):
+        raise InvalidArgumentError(
+            f"The metric {quoted(names)} returned a mapping with the keys {quoted(given)}: a name "
+            "that is the key of another value cannot be meant. Name the keys themselves, in any "
+            "order, or give new names to all of them, in this one."
+        )
     return list(value.values())
 
 
