@@ -122,6 +122,17 @@ def test_states_that_cannot_be_set_aside_give_a_warning(make, inside, after):
     assert logs["loss"] == MEAN
 
 
+@pytest.mark.parametrize("act", ["evaluate_on_batch", "train_on_batch"])
+def test_states_that_count_a_batch_of_its_own_too_give_a_warning(act):
+    built = model(epoch_metrics=[("state", Total())])
+
+    with pytest.warns(UserWarning, match='"Total" gathered .* will count this batch too'):
+        logs, _ = fit(lambda m: getattr(m, act)(*OTHER[0]), built)
+
+    assert logs["state"] == 1 + 2 + 300 + 3 + 4
+    assert logs["loss"] == MEAN
+
+
 def test_an_error_in_the_inner_pass_leaves_nothing_behind():
     def broken():
         yield OTHER[0]

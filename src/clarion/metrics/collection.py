@@ -200,22 +200,28 @@ class MetricSet:
             self._under_way = False
 
     def _inner_pass(self) -> Iterator[None]:
-        metrics = (self.loss, *self.batch_metrics, *self.epoch_metrics)
-        lost = [m for m in metrics if m is not None and _attribute_of_state(m) is None]
+        lost = self._not_set_aside()
         for metric in lost:
             metric.reset()
-        if lost:
-            warnings.warn(
-                "The model is evaluated inside a train pass. What "
-                f"{quoted(type(metric).__name__ for metric in lost)} gathered so far cannot be set "
-                "aside, so the value over the epoch will cover the batches after this only. "
-                "Evaluate in on_epoch_end, or with another Model of the same network.",
-                stacklevel=2,
-            )
+        _warn_of_states(lost, "cover the batches after this only")
         try:
             yield
         finally:
             self._dirty = True  # the pass around this one goes on
+
+    @contextmanager
+    def one_batch(self) -> Iterator[None]:
+        """Score one batch inside, which is part of no pass.
+
+        Metrics that cannot be set aside count it in a pass that is under way; a warning says so.
+        """
+        if self._under_way:
+            _warn_of_states(self._not_set_aside(), "count this batch too")
+        with self.aside():
+            yield
+
+    def _not_set_aside(self) -> list[Any]:
+        return [m for m in self._all() if m is not None and _attribute_of_state(m) is None]
 
     def compute(self, prefix: str) -> dict[str, Any]:
         """End a pass: return the values over it by name, still on the device, and reset.
@@ -301,6 +307,17 @@ class MetricSet:
                 setattr(metric, name, state)
             if len(before) < len(metrics):
                 self._dirty = True
+
+
+def _warn_of_states(metrics: Sequence[Any], consequence: str) -> None:
+    if metrics:
+        warnings.warn(
+            "The model is evaluated inside a train pass. What "
+            f"{quoted(type(metric).__name__ for metric in metrics)} gathered so far cannot be set "
+            f"aside, so the value over the epoch will {consequence}. "
+            "Evaluate in on_epoch_end, or with another Model of the same network.",
+            stacklevel=3,
+        )
 
 
 def _attribute_of_state(metric: Any) -> str | None:

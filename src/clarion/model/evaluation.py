@@ -202,7 +202,7 @@ class Evaluation(Fitting):
         Args: see `evaluate_generator`; the keys of a dict have no prefix.
         """
         batch = self._batch(x, y)
-        with evaluating(self._engine()) as engine, self._metrics.aside():
+        with evaluating(self._engine()) as engine, self._metrics.one_batch():
             output = score_step(engine, batch, TEST, 1)
             logs = self._logs_of(output)
         return self._of_batch(logs, output, return_pred, return_dict_format, convert_to_numpy)
@@ -222,7 +222,7 @@ class Evaluation(Fitting):
         Args: see `evaluate_on_batch`.
         """
         engine, batch = self._engine(trains=True), self._batch(x, y)
-        with mode(self.network, training=True), torch.enable_grad(), self._metrics.aside():
+        with mode(self.network, training=True), torch.enable_grad(), self._metrics.one_batch():
             batch = transformed(engine.batch_transform, batch)
             output = train_step(engine, batch, TRAIN, 1)
             if engine.update is not None:
