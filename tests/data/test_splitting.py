@@ -162,3 +162,15 @@ def test_which_targets_are_classes():
     assert class_labels((y, y.float())) is None
     assert class_labels((y, torch.zeros(6, 4, dtype=torch.long))) is None
     assert class_labels(TorchTensorDataset(y)) is None
+
+
+@pytest.mark.parametrize("kind", ["column", "attribute"])
+def test_labels_of_tokens_in_rows_of_different_lengths_are_no_classes(kind):
+    rows = [[0, 1, 2][: 1 + i % 3] for i in range(8)]
+    if kind == "column":
+        datasets = pytest.importorskip("datasets")
+        data = datasets.Dataset.from_dict({"labels": rows})
+    else:
+        data = Vision(8)
+        data.targets = rows
+    assert class_labels(data) is None

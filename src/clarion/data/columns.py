@@ -68,7 +68,10 @@ def _as_column(value: Any) -> Tensor | None:
     if hasattr(value, "to_numpy"):
         value = np.asarray(value.to_numpy())
     if is_table(value):
-        value = np.asarray(value)
+        try:
+            value = np.asarray(value)
+        except ValueError:  # rows of different lengths, as labels of tokens are
+            return None
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.ndim:
         return from_numpy(value)
     return None
