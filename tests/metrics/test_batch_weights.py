@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
+)
 
 from clarion import Batch, Model
 
@@ -64,6 +71,57 @@ def test_accumulated_steps_of_a_causal_language_model_are_those_of_one_big_batch
         return torch.cat([p.detach().flatten() for p in model.network.parameters()])
 
     torch.testing.assert_close(weights(4, 8), weights(32, 1), rtol=1e-4, atol=1e-6)
+
+
+class Adapted(nn.Module):
+    """A network around another one, as PEFT puts it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.base_model = network
+
+    def get_base_model(self):
+        return self.base_model
+
+    def forward(self, input_ids=None, labels=None, **kwargs):
+        return self.base_model(input_ids=input_ids, labels=labels, **kwargs)
+
+
+def test_a_causal_language_model_with_adapters_counts_the_same_tokens(texts):
+    network, data = texts
+    found = Model(Adapted(network), None, None).evaluate(data, batch_size=4, verbose=False)
+    assert found == pytest.approx(network(**data).loss.item(), rel=1e-6)
+
+
+def test_the_loss_of_an_alignment_is_a_mean_over_recordings():
+    torch.manual_seed(0)
+    options = {"conv_dim": (16,), "conv_stride": (5,), "conv_kernel": (5,), "pad_token_id": 0}
+    options |= {"num_feat_extract_layers": 1, "num_conv_pos_embeddings": 4, "vocab_size": 8}
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        num_conv_pos_embedding_groups=2, ctc_loss_reduction="mean", **options,
+    )  # fmt: skip
+    network = Wav2Vec2ForCTC(config).eval()
+    labels = torch.randint(1, 8, (6, 6))
+    labels[torch.arange(6) > torch.arange(6)[:, None]] = -100
+    data = {"input_values": torch.randn(6, 100), "labels": labels}
+    found = Model(network, None, None).evaluate(data, batch_size=2, verbose=False)
+    assert found == pytest.approx(network(**data).loss.item(), rel=1e-5)
+
+
+def test_pixels_that_a_network_ignores_do_not_count():
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        num_labels=3, num_encoder_blocks=1, depths=[1], sr_ratios=[1], hidden_sizes=[8],
+        num_attention_heads=[1], patch_sizes=[3], strides=[2], mlp_ratios=[1],
+        decoder_hidden_size=8,
+    )  # fmt: skip
+    network = SegformerForSemanticSegmentation(config).eval()
+    labels = torch.randint(0, 3, (4, 8, 8))
+    labels[:2, 1:] = config.semantic_loss_ignore_index
+    data = {"pixel_values": torch.randn(4, 3, 8, 8) * 9, "labels": labels}
+    found = Model(network, None, None).evaluate(data, batch_size=2, verbose=False)
+    assert found == pytest.approx(network(**data).loss.item(), rel=1e-6)
 
 
 class TimeFirst(nn.Module):

@@ -220,6 +220,10 @@ def _named_term(name: Any, loss_function: Any) -> LossTerm:
     return term
 
 
+_MEANS_OVER_EXAMPLES = ("ForCTC", "ForRNNT", "ForTDT")
+_IGNORED_PIXELS = ("semantic_loss_ignore_index", "loss_ignore_index")
+
+
 class _OwnLoss:
     """The loss in the output of a network that computes it itself.
 
@@ -231,7 +235,14 @@ class _OwnLoss:
     """
 
     def __init__(self, network: nn.Module | None) -> None:
+        network = _inside(network)
+        kind = type(network).__name__
         self.shifts_labels = _shifts_labels(network)
+        self._counts_examples = any(name in kind for name in _MEANS_OVER_EXAMPLES)
+        keys = _IGNORED_PIXELS if "ForSemanticSegmentation" in kind else ()
+        config = getattr(network, "config", None)
+        ignored = (getattr(config, key) for key in keys if hasattr(config, key))
+        self._ignored: int = next(ignored, -100)
 
     def __call__(self, output: Any, y_true: Any) -> Tensor:
         loss = output.get("loss") if isinstance(output, Mapping) else None
@@ -252,12 +263,15 @@ class _OwnLoss:
         return loss
 
     def target_weight(self, y_true: Any) -> float | Tensor:
-        """Return the number of targets that are not -100, as transformers ignores them.
+        """Return the number of targets that transformers does not ignore.
 
-        A network that tells the next token has none for the first one.
+        A network that tells the next token has none for the first one; one that aligns a whole
+        text with a recording has one for each example.
         """
-        if isinstance(y_true, Tensor) and not y_true.is_floating_point():
-            return valid_targets(y_true[..., 1:] if self.shifts_labels and y_true.ndim else y_true)
+        counts = not self._counts_examples
+        if counts and isinstance(y_true, Tensor) and not y_true.is_floating_point():
+            told = y_true[..., 1:] if self.shifts_labels and y_true.ndim else y_true
+            return valid_targets(told, ignore_index=self._ignored)
         return 1 if y_true is None else get_batch_size(y_true)
 
 
@@ -276,13 +290,21 @@ def _warn_of_shift(network: nn.Module, metrics: Sequence[Any]) -> None:
         )
 
 
+def _inside(network: nn.Module | None) -> nn.Module | None:
+    """Return what a network of transformers is inside what torch or PEFT put around it."""
+    inner: Any = getattr(network, "_orig_mod", network)
+    # Asked of the type, since a mock has every attribute.
+    unwraps = hasattr(type(inner), "get_base_model")
+    found: nn.Module | None = inner.get_base_model() if unwraps else inner
+    return found
+
+
 def _shifts_labels(network: nn.Module | None) -> bool:
     """Tell whether a network of transformers judges each token by the label after it.
 
     Its forward then calls the library's loss of causal language models, the one for all classes
     that have none of their own.
     """
-    network = getattr(network, "_orig_mod", network)
     if network is None or not hasattr(network, "loss_function") or not hasattr(network, "config"):
         return False
     try:
