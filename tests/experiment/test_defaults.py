@@ -59,6 +59,21 @@ def test_the_loss(task, given, own, expected):
     assert choose_loss(network, task, given) == expected
 
 
+@pytest.mark.parametrize("task", [None, "classification"])
+def test_what_models_of_transformers_call_themselves_is_no_loss_of_the_user(tmp_path, task):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    network = transformers.BertForSequenceClassification(config)
+    data = {"input_ids": torch.tensor([[1, 2], [3, 4]]), "labels": torch.tensor([0, 1])}
+    expected = network(**data).loss.item()
+    experiment = Experiment(tmp_path, network, logging=False, monitoring=False, task=task)
+    results = experiment.train([data], epochs=1, verbose=False)
+    assert results[0]["loss"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("task", "name", "given", "own", "expected"),
     [

@@ -81,6 +81,8 @@ def choose_loss(network: nn.Module, task: str | None, given: Any) -> Any:
     if given is not None:
         return given
     own = getattr(network, "loss_function", None)
+    if getattr(own, "__module__", "").startswith("transformers."):
+        own = None  # it takes a configuration too: their models call it themselves
     return own if own is not None else _LOSSES.get(task or "")
 
 
