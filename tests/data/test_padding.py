@@ -1,5 +1,6 @@
 """Texts of different lengths in a batch, padded as a network of transformers wants them."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,11 +16,9 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("as_tensors", [False, True])
-def test_tokens_masks_and_targets_are_padded_by_what_stands_for_nothing(as_tensors):
-    rows = ROWS
-    if as_tensors:
-        rows = [{key: torch.tensor(value) for key, value in row.items()} for row in ROWS]
+@pytest.mark.parametrize("kind", [lambda value: value, torch.tensor, np.array])
+def test_tokens_masks_and_targets_are_padded_by_what_stands_for_nothing(kind):
+    rows = [{key: kind(value) for key, value in row.items()} for row in ROWS]
 
     batch = Padding(9)(rows)
 
@@ -67,9 +66,20 @@ def test_unknown_entries_and_tokens_are_named_with_a_remedy():
         Padding(0)(rows)
     with pytest.raises(ClarionError, match=r'"input_ids", whose network.config.pad_token_id is No'):
         Padding(None)(ROWS)
-    grids = [{"input_ids": torch.ones(1, 2)}, {"input_ids": torch.ones(2, 2)}]
-    with pytest.raises(ClarionError, match="only vectors are padded"):
-        Padding(0)(grids)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (torch.ones(1, 2), torch.ones(2, 2)),
+        (torch.ones(2, 1), torch.ones(2, 2)),
+        ([[1, 2], [3]], [[4], [5]]),  # texts to choose from
+        ([torch.ones(2), torch.ones(1)], [torch.ones(1), torch.ones(1)]),
+    ],
+)
+def test_what_is_no_vector_is_refused_with_a_remedy(values):
+    with pytest.raises(ClarionError, match=r"only vectors are padded.*remove_columns"):
+        Padding(0)([{"input_ids": value} for value in values])
 
 
 def test_the_token_is_that_of_the_network():

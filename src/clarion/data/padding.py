@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
@@ -58,8 +59,8 @@ class Padding:
         return batch
 
     def _collated(self, key: str, values: list[Any]) -> Any:
-        if key in self._values and all(isinstance(value, list) for value in values):
-            values = [torch.as_tensor(value) for value in values]
+        if key in self._values and all(isinstance(value, list | np.ndarray) for value in values):
+            values = [_as_tensor(key, value) for value in values]
         if not _is_ragged(values):
             return default_collate(values)
         if any(not isinstance(value, Tensor) or value.ndim != 1 for value in values):
@@ -77,7 +78,10 @@ class Padding:
         return _padded(values, self._values[key])
 
 
-_REMEDY = "Pass a collate_fn that pads, such as DataCollatorWithPadding(tokenizer) of transformers."
+_REMEDY = (
+    "Pass a collate_fn that pads, such as DataCollatorWithPadding(tokenizer) of transformers; what "
+    "the network does not take is better left out of the dataset, as remove_columns does."
+)
 
 
 def padding_of(network: nn.Module, target_keys: Sequence[str]) -> Padding | None:
@@ -100,11 +104,22 @@ def padding_of(network: nn.Module, target_keys: Sequence[str]) -> Padding | None
 
 
 def _is_ragged(values: list[Any]) -> bool:
+    arrays = (Tensor, np.ndarray)
     if not all(
-        isinstance(value, list) or (isinstance(value, Tensor) and value.ndim) for value in values
+        isinstance(value, list) or (isinstance(value, arrays) and value.ndim) for value in values
     ):
         return False
-    return len({len(value) for value in values}) > 1
+    return len({value.shape if isinstance(value, arrays) else len(value) for value in values}) > 1
+
+
+def _as_tensor(key: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f'"{key}" of an example makes no tensor ({error}), and only vectors are padded. '
+            f"{_REMEDY}"
+        ) from error
 
 
 def _padded(rows: list[Tensor], value: Any) -> Tensor:
