@@ -14,10 +14,13 @@ from clarion import (
     Callback,
     ClarionError,
     DataError,
+    DelayCallback,
+    LRSchedulerCheckpoint,
     Metric,
     Model,
     Optimization,
     StepError,
+    StepLR,
     TensorDataset,
 )
 
@@ -556,3 +559,21 @@ def test_an_error_in_a_dataset_says_which_batch_was_asked_for():
         "This happened in row 5 of the dataset.",
         "This happened while the train loader in epoch 1 was asked for batch 3.",
     ]
+
+
+STEP = StepLR(step_size=1)
+DOUBLES = {
+    "in the list": [STEP, STEP],
+    "inside a checkpoint": [STEP, LRSchedulerCheckpoint(STEP, "unused.lrs")],
+    "inside a delay": [DelayCallback([STEP]), STEP],
+}
+
+
+@pytest.mark.parametrize("callbacks", DOUBLES.values(), ids=DOUBLES)
+def test_a_callback_that_stands_twice(callbacks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = Model(nn.Linear(4, 3), "sgd", "cross_entropy")
+    with pytest.warns(UserWarning, match=r"^A StepLR stands twice among the callbacks, .* once;"):
+        model.fit(X, LABELS, epochs=1, verbose=False, callbacks=callbacks)
+    once = [StepLR(step_size=1), LRSchedulerCheckpoint(StepLR(step_size=1), "once.lrs")]
+    model.fit(X, LABELS, epochs=1, verbose=False, callbacks=once)

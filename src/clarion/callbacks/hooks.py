@@ -145,12 +145,18 @@ def holds(callbacks: Iterable[Any], kind: type[Callback]) -> bool:
 
 
 def with_inner(callbacks: Iterable[Any]) -> Iterator[Any]:
-    """Yield callbacks, and after each those inside it: a CallbackList's or a DelayCallback's."""
+    """Yield callbacks, and after each those inside it.
+
+    They are a CallbackList's, a DelayCallback's, and the scheduler of an LRSchedulerCheckpoint.
+    """
     for callback in callbacks:
         yield callback
         inner = callback if _is_a(callback, CallbackList) else getattr(callback, "callbacks", None)
         if inner is not None and _is_a(inner, CallbackList):
             yield from with_inner(inner)
+        scheduler = getattr(callback, "lr_scheduler", None)
+        if _is_a(scheduler, Callback):
+            yield scheduler
 
 
 def _is_a(callback: object, kind: type[Callback]) -> bool:

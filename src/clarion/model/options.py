@@ -1,10 +1,12 @@
 """The arguments that all ways to train share, and what they come to."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from clarion.arguments import check_listed, check_whole_number
+from clarion.callbacks.hooks import with_inner
 from clarion.engine.durations import seconds_of
 from clarion.errors import (
     InvalidArgumentError,
@@ -147,4 +149,18 @@ def checked_callbacks(callbacks: Any) -> list[Any]:
                 f"callbacks[{position}] is {kind_of(callback)}; a callback derives from "
                 "clarion.Callback. For a function, use LambdaCallback(on_epoch_end=function)."
             )
+    _warn_of_doubles(listed)
     return listed
+
+
+def _warn_of_doubles(callbacks: list[Any]) -> None:
+    known: set[int] = set()
+    for callback in with_inner(callbacks):
+        if id(callback) in known:
+            warnings.warn(
+                f"A {type(callback).__name__} stands twice among the callbacks, perhaps inside "
+                "another one, so that all it does is done twice: a scheduler steps twice an epoch. "
+                "Give it once; LRSchedulerCheckpoint and DelayCallback run what they are given.",
+                stacklevel=2,
+            )
+        known.add(id(callback))
