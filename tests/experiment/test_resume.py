@@ -460,3 +460,12 @@ def test_a_log_that_is_gone_is_told(trained, make, train):
     with pytest.warns(UserWarning, match=r"rows of 12 of the 12 .*: 1, .*, 10 and others\. The"):
         train(make(), 13)
     assert [row["epoch"] for row in read_log(trained.log_filename)] == [13]
+
+
+def test_early_stopping_that_watches_something_else_begins_to_count_anew(make, train):
+    train(make(), 3, callbacks=[EarlyStopping(monitor="epoch", mode="min", patience=2)])
+    stop = EarlyStopping(monitor="val_loss", patience=2)
+    with pytest.warns(UserWarning, match=r"EarlyStopping\(monitor=\"val_loss\".*starts afresh"):
+        history = train(make(), 5, callbacks=[stop])
+    assert [logs["epoch"] for logs in history] == [4, 5]
+    assert stop.best == min(logs["val_loss"] for logs in history)

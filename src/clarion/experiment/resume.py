@@ -308,6 +308,8 @@ def _restore_bests(directory: ExperimentDirectory, callbacks: Sequence[Any]) -> 
         )
         if not saves_bests and not isinstance(callback, BestModelRestore):
             continue
+        if saves_bests:
+            callback.accept_fresh_start()
         if not rows or callback.monitor not in rows[0]:
             continue
         best = best_row(rows, callback.monitor, callback.mode)
