@@ -231,3 +231,13 @@ def test_steps_per_epoch_tells_the_length_of_a_generator():
         model.fit_generator(endless(), **options)
     model.fit_generator(endless(), steps_per_epoch=2, **options)
     assert listener.seen == pytest.approx([1.0, 0.75, 0.5, 0.25])
+
+
+def test_the_rate_of_a_state_saved_without_a_schedule_is_the_base():
+    batches = [(torch.ones(3, 2), torch.ones(3, 1))] * 2
+    former = Model(nn.Linear(2, 1), {"optim": "sgd", "lr": 0.4}, "mse")
+    model = Model(nn.Linear(2, 1), {"optim": "sgd", "lr": 0.1, "schedule": "linear"}, "mse")
+    model.optimizer.load_state_dict(former.optimizer.state_dict())
+    listener = Rates()
+    model.fit_generator(batches, epochs=1, verbose=False, callbacks=[listener])
+    assert listener.seen == pytest.approx([0.4, 0.2])

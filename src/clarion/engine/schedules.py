@@ -147,7 +147,7 @@ class Schedule(UpdatePart):
         self._floor = floor
         self._factor: _Factor | None = None
         for group in optimizer.param_groups:
-            group["initial_lr"] = float(group["lr"])
+            group["initial_lr"] = float(group["lr"])  # whatever another schedule has left
 
     def begin(self, plan: Plan) -> None:
         """Work out the length of the training and set the rate of its first step.
@@ -158,6 +158,9 @@ class Schedule(UpdatePart):
         Raises:
             InvalidArgumentError: If the schedule needs the length, and nobody knows it.
         """
+        for group in self._optimizer.param_groups:
+            # A state that was loaded has none, if no schedule was there when it was saved.
+            group.setdefault("initial_lr", float(group["lr"]))
         self._factor = self._planned(self._total_steps or plan.total_steps)
         self._set(self._factor(plan.done_steps - 1 if plan.inside else plan.done_steps))
 
