@@ -268,6 +268,26 @@ def test_a_second_training_builds_a_new_schedule(batches):
     assert callback.scheduler.last_epoch == 1
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [
+        (ExponentialLR(0.5), ExponentialLR(0.9), r"gamma \(got 0.9, before 0.5\)\."),
+        (
+            ReduceLROnPlateau(monitor="loss", patience=3),
+            ReduceLROnPlateau(mode="max", monitor="loss"),
+            r"mode \(got max, before min\), patience \(got 10, before 3\)\.",
+        ),
+    ],
+)
+def test_options_that_a_state_has_otherwise_are_told_and_not_taken(then, now, told, batches):
+    fit(make_model(), batches, [then], epochs=2)
+    now.load_state_dict(then.state_dict())
+    with pytest.warns(UserWarning, match=f"{type(now).__name__} goes on with the options.*{told}"):
+        fit(make_model(), batches, [now], epochs=1)
+    assert now.scheduler.last_epoch == 3
+    fit(make_model(), batches, [now], epochs=1)  # a training that begins has its own options
+
+
 def test_a_state_serves_one_training(batches):
     model, callback = make_model(), ExponentialLR(0.5)
     callback.load_state_dict({**state_after(2, batches)})

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from clarion.callbacks.base import Callback
 from clarion.callbacks.monitor import check_mode, check_patience, check_watchable, watched
 from clarion.checkpoints.weights import load_state, save_state
+from clarion.console import is_first_rank
 from clarion.errors import (
     CheckpointError,
     InvalidArgumentError,
@@ -75,7 +76,9 @@ class _PyTorchLRSchedulerWrapper(Callback):
         self._training = True
         self.scheduler = self._build(self.model.optimizer)
         if self._state:
+            ignored = _ignored_options(self.scheduler, self._state)
             _restore(self.scheduler, self._state)
+            self._warn_of(ignored)
         self._state = None
         self._warn_of_unreachable_steps()
 
@@ -161,6 +164,16 @@ class _PyTorchLRSchedulerWrapper(Callback):
                 what = f'{owner} has no argument "{unknown[0]}"{hint or "."}'
             raise InvalidTypeError(f"{what} It takes {', '.join(names)}.") from error
         return dict(bound.arguments)
+
+    def _warn_of(self, ignored: list[str]) -> None:
+        if ignored and is_first_rank():
+            warnings.warn(
+                f"{type(self).__name__} goes on with the options of the training before, not with "
+                f"those that it is built with now: {', '.join(ignored)}. To change one, set it in "
+                "the callback's attribute scheduler in another one's on_train_begin, or train in "
+                "a new directory.",
+                stacklevel=3,
+            )
 
     def _warn_of_unreachable_steps(self) -> None:
         """Warn if the schedule is one of batches and is stepped per epoch (``OneCycleLR``)."""
@@ -276,6 +289,17 @@ def _restore(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
             group["lr"].fill_(float(rate))
         else:
             group["lr"] = float(rate)
+
+
+def _ignored_options(scheduler: LRScheduler, state: Mapping[str, Any]) -> list[str]:
+    """Return the options of which a state has other values, which torch takes, as clauses."""
+    own = scheduler.state_dict()
+    names = [one.name for one in _parameters(type(scheduler))]
+    return [
+        f"{name} (got {own[name]}, before {state[name]})"
+        for name in names
+        if name in own and name in state and own[name] != state[name] and name != "last_epoch"
+    ]
 
 
 def _check_kind(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
