@@ -88,6 +88,21 @@ def test_blocks_do_not_show(monkeypatch, shuffle):
     assert sorted(row for batch in whole for row in batch) == x.tolist()
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_from_any_on_lie_in_memory_as_those_of_a_whole_traversal(shuffle):
+    # How a kernel rounds depends on it, and with it whether a resumed training is exact.
+    batches = ArrayBatches(torch.arange(1050).reshape(350, 3), batch_size=5, shuffle=shuffle)
+
+    def looks(first):
+        torch.manual_seed(0)
+        return [(batch.tolist(), batch.storage_offset()) for batch in batches.begin(first)]
+
+    whole = looks(0)
+    assert len(whole) == 70  # more than a block
+    for first in (1, 13, 63, 64, 66, 70):
+        assert looks(first) == whole[first:]
+
+
 def test_working_in_place_on_a_batch_leaves_the_data_alone():
     x = torch.zeros(4)
     for batch in ArrayBatches(x, batch_size=2):

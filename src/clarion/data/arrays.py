@@ -1,7 +1,7 @@
 """Batches sliced from arrays in memory, a block of many at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat, starmap
+from itertools import islice, repeat, starmap
 from typing import Any
 
 import numpy as np
@@ -92,18 +92,21 @@ class ArrayBatches:
         """Draw the order of a traversal, and return its batches from one on.
 
         Args:
-            first: How many batches are left out at the beginning; none of them is gathered.
+            first: How many batches are left out at the beginning. A block of these alone is not
+                gathered.
         """
         return self._batches(self._draw_order(), first)
 
     def _batches(self, order: Tensor | None, first: int) -> Iterator[Any]:
         num_batches = len(self)
         per_block = self._batches_per_block()
-        for begin in range(first, num_batches, per_block):
+        # Blocks begin where they do in a whole traversal: the address of a batch, too, decides how
+        # kernels round, and a resumed training is to round like one that never stopped.
+        for begin in range(first - first % per_block, num_batches, per_block):
             count = min(per_block, num_batches - begin)
             start = begin * self.batch_size
             stop = min(start + count * self.batch_size, self._length)
-            yield from self._batches_of(start, stop, order)
+            yield from islice(self._batches_of(start, stop, order), max(0, first - begin), None)
 
     def _batches_of(self, start: int, stop: int, order: Tensor | None) -> Iterator[Any]:
         def gather(tensor: Tensor) -> Tensor:
