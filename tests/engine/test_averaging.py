@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clarion import BestModelRestore, Callback, CheckpointError, Model, ModelCheckpoint
 from clarion.engine.averaging import WeightAverage
+from clarion.engine.edges import EdgeCallback
 from clarion.engine.parts import Plan
 
 
@@ -257,6 +258,36 @@ def test_stochastic_weight_averaging_is_that_of_torch(update_statistics):
     assert network.training
     model.fit_generator(batches, epochs=1, verbose=False)
     assert model.optimizer.param_groups[0]["lr"] == 0.1
+
+
+class Saved(EdgeCallback):
+    """Keeps the state after a step, and the rates at the ends of epochs."""
+
+    def __init__(self, step=None):
+        self.step, self.state, self.rates = step, None, []
+
+    def at_edge(self, number):
+        if self.model.progress.step == self.step:
+            self.state = copy.deepcopy(self.model.train_state().state_dict())
+
+    def on_epoch_end(self, epoch_number, logs):
+        self.rates.append(self.model.optimizer.param_groups[0]["lr"])
+
+
+def test_the_rate_of_an_average_where_a_training_goes_on_after_the_last_batch_of_an_epoch():
+    average = {"kind": "swa", "start": 2, "swa_lr": 0.02}
+    options = {"optim": "sgd", "lr": 0.1, "schedule": "linear", "average": average}
+    whole, rest = Saved(step=14), Saved()
+    model = Model(make_network(), options, "mse")
+    model.fit_generator(make_batches(), epochs=3, verbose=False, callbacks=[whole])
+    resumed = Model(make_network(), options, "mse")
+    resumed.train_state().load_state_dict(whole.state)
+
+    resumed.fit_generator(
+        make_batches(), epochs=3, initial_epoch=2, verbose=False, callbacks=[rest]
+    )
+
+    assert rest.rates == whole.rates[1:] == [0.02, 0.02]
 
 
 def test_counting_statistics_anew_changes_nothing_that_is_learnt():

@@ -98,6 +98,8 @@ class WeightAverage(UpdatePart):
             self._rates = []
         if self._kind == "swa":
             self._first_epoch = self._epoch_of(plan.epochs)
+        if plan.inside and self._rates:  # a schedule has just set another one
+            self._hold_rate()
 
     def begin_epoch(self, epoch: int) -> None:
         """Note which epoch it is."""
@@ -108,10 +110,8 @@ class WeightAverage(UpdatePart):
         first = self._first_epoch
         if self._swa_lr is None or first is None or self._epoch < first:
             return
-        groups = self._optimizer.param_groups
-        self._rates = self._rates or [float(group["lr"]) for group in groups]
-        for group in groups:
-            group["lr"] = self._swa_lr
+        self._rates = self._rates or [float(g["lr"]) for g in self._optimizer.param_groups]
+        self._hold_rate()
 
     def after_step(self, step: int) -> None:
         """Take the new weights into the moving average."""
@@ -206,6 +206,10 @@ class WeightAverage(UpdatePart):
         counted = state.get("statistics", {})
         self._statistics = [counted[name].clone() for name, _ in self._counted() if name in counted]
         self._rates = list(state.get("rates", ()))
+
+    def _hold_rate(self) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._swa_lr
 
     def _take(self, weight: float) -> None:
         weights = [parameter.detach() for parameter in self._weights()]
