@@ -44,3 +44,10 @@ def test_one_bad_number_is_found(check, name, value):
     gradients[name] = bad
     assert check(list(gradients.values()))
     assert check([bad])
+
+
+def test_what_a_step_found_is_forgotten_in_the_next():
+    check = HostCheck()
+    bad = [torch.tensor([float("inf")]), torch.ones(2, dtype=torch.complex64)]
+    assert check.is_bad(bad)  # the kernel fails at the second one, after the first
+    assert not check.is_bad([torch.ones(2)])

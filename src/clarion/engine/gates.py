@@ -67,6 +67,7 @@ class HostCheck:
         try:
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found, self._one)
         except (NotImplementedError, RuntimeError):  # sparse, complex, or of another device
+            self._found.zero_()  # one before it may have been bad, which is no matter of later ones
             return bool(nonfinite_gradients(gradients))
         if not self._found.item():
             return False
