@@ -282,6 +282,29 @@ def test_a_loss_scale_finds_its_own_overflow():
         model.fit_generator(make_batches(), epochs=1, verbose=False)
 
 
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+def test_a_first_momentum_begins_after_steps_that_overflow(dampening):
+    network, states = nn.Linear(4, 3), []
+    reference = nn.Linear(4, 3)
+    reference.load_state_dict(network.state_dict())
+
+    class Watch(Callback):
+        def on_optimizer_step_end(self, step):
+            states.append(len(self.model.optimizer.state))
+
+    options = {"lr": 0.1, "momentum": 0.9, "dampening": dampening}
+    for net, fused in ((network, True), (reference, False)):
+        optimizer = torch.optim.SGD(net.parameters(), **options, fused=fused)
+        model = Model(net, optimizer, "cross_entropy", precision="fp16-mixed")
+        model._precision._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18)
+        batches = make_batches(bad=False)
+        model.fit_generator(batches, epochs=1, verbose=False, callbacks=[Watch()])
+    assert states[:5] == states[5:]
+    assert states[0] == 0  # the first step overflows, and leaves no momentum
+    assert states[4] == 2
+    torch.testing.assert_close(network.weight, reference.weight)
+
+
 def test_an_unknown_policy_is_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match=r"on_nonfinite='stopp'; did you mean \"stop\""):
         Model(make_network(), "sgd", "mse", on_nonfinite="stopp")

@@ -74,17 +74,21 @@ def use_fused_update(optimizer: Optimizer, network: nn.Module) -> None:
         optimizer.load_state_dict(optimizer.state_dict())  # a fused step counts on the device
 
 
-def complete_momenta(optimizer: SGD) -> None:
+def complete_momenta(optimizer: SGD) -> list[Tensor]:
     """Give a momentum to parameters with their first gradient, where others have one already.
 
     Layers are thawed in the course of a training, or a network takes another branch: torch's fused
     step (2.13) fails then, while the plain one begins the momentum with the gradient itself. With
     what is put here, the fused step comes to that too.
+
+    Returns:
+        The parameters whose momentum a fused step is about to begin.
     """
     states = optimizer.state
     begun = [one for one in states.values() if one.get("momentum_buffer") is not None]
-    if not begun or len(begun) == sum(len(group["params"]) for group in optimizer.param_groups):
-        return
+    beginning: list[Tensor] = []
+    if len(begun) == sum(len(group["params"]) for group in optimizer.param_groups):
+        return beginning
     for group in optimizer.param_groups:
         if not (group["fused"] and group["momentum"]):
             continue
@@ -93,6 +97,8 @@ def complete_momenta(optimizer: SGD) -> None:
         if len(fresh) < len(given):  # torch knows what to do where nobody has one
             for parameter in fresh:
                 states[parameter]["momentum_buffer"] = _momentum_before(parameter, group)
+        beginning += fresh
+    return beginning
 
 
 def left_out(optimizer: Optimizer, network: nn.Module) -> list[str]:

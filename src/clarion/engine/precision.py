@@ -129,10 +129,14 @@ class ScaledMixed(Mixed):
 
     def step(self, optimizer: Optimizer) -> None:
         """Update the weights unless a gradient overflowed, and adapt the scale."""
-        if type(optimizer) is SGD and optimizer.state:
-            complete_momenta(optimizer)
+        beginning = complete_momenta(optimizer) if type(optimizer) is SGD else []
+        scale = self._scaler.get_scale() if beginning else 0.0
         self._scaler.step(optimizer)
         self._scaler.update()
+        if beginning and self._scaler.get_scale() < scale:
+            # torch 2.13 leaves a first momentum that an overflow held back uninitialised.
+            for parameter in beginning:
+                optimizer.state.pop(parameter, None)
 
     def skip(self, optimizer: Optimizer) -> None:
         """Adapt the scale to the gradients of a step that is left out."""
