@@ -282,6 +282,15 @@ def test_a_loss_scale_finds_its_own_overflow():
         model.fit_generator(make_batches(), epochs=1, verbose=False)
 
 
+def test_no_step_is_taken_after_a_bad_one_with_a_loss_scale(path):
+    expected, network = nn.Linear(4, 3), nn.Linear(4, 3)
+    network.load_state_dict(expected.state_dict())
+    fit(expected, make_batches(bad=False)[:BAD], "sgd", precision="fp16-mixed")
+    with pytest.raises(NonFiniteError, match="the weights are those before it"):
+        fit(network, make_batches(), "sgd", precision="fp16-mixed")
+    assert_same(network, expected)
+
+
 @pytest.mark.parametrize("dampening", [0.0, 0.5])
 def test_a_first_momentum_begins_after_steps_that_overflow(dampening):
     network, states = nn.Linear(4, 3), []

@@ -81,7 +81,8 @@ def gated_step(
     """Take an optimizer step unless a flag on the device is set.
 
     The fused updates of torch (Adam, AdamW, SGD, Adagrad) look at the flag on the device, as they
-    do for a loss scaler. For any other the host reads it: one wait a step.
+    do for a loss scaler. For any other, and beside a loss scaler, the host reads it: one wait a
+    step.
 
     Args:
         optimizer: The optimizer.
@@ -89,11 +90,9 @@ def gated_step(
         flag: 1 to leave the step out, 0 to take it. Shape (), float32.
         take: What takes the step.
     """
-    if precision.finds_overflow:
-        take()
-        return
     fresh = _without_momentum(optimizer)
-    if not _has_gate(optimizer) or fresh is None:
+    # A loss scaler hands on its own flag, which knows nothing of the steps before.
+    if precision.finds_overflow or not _has_gate(optimizer) or fresh is None:
         if flag.item():
             precision.skip(optimizer)
         else:
