@@ -1,6 +1,7 @@
 """Networks that run in train, eval and inference mode."""
 
 import copy
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -237,9 +238,81 @@ def test_validating_changes_nothing_in_what_is_learnt(data):
     copy.deepcopy(model).fit(x, y, epochs=1, verbose=False)
 
 
-def test_every_part_of_a_network_gets_its_mode_back():
-    net = network()
-    net[1].eval()
-    with mode(net, training=False):
-        assert not any(module.training for module in net.modules())
-    assert [module.training for module in net.modules()] == [True, True, False, True, True, True]
+def half_in_eval_mode():
+    parts = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    parts[1].eval()
+    return parts
+
+
+def trainings(parts):
+    return [part.training for part in (parts, *parts)]
+
+
+def test_every_part_gets_its_own_mode_back():
+    parts = half_in_eval_mode()
+    before = trainings(parts)
+    with mode(parts, training=False):
+        assert trainings(parts) == [False, False, False]
+        with mode(parts, training=True):
+            assert trainings(parts) == [True, True, True]
+        assert trainings(parts) == [False, False, False]
+    assert trainings(parts) == before
+
+
+def test_a_thread_that_ends_leaves_the_mode_to_the_others():
+    parts = half_in_eval_mode()
+    before = trainings(parts)
+    first, second = mode(parts, training=False), mode(parts, training=False)
+    first.__enter__()
+    inside, end, found = Event(), Event(), []
+
+    def visit():
+        with second:
+            inside.set()
+            end.wait(10)
+            found.extend(trainings(parts))
+
+    thread = Thread(target=visit)
+    thread.start()
+    inside.wait(10)
+    with mode(parts, training=False):  # nested, in the thread that came first
+        pass
+    first.__exit__(None, None, None)
+    end.set()
+    thread.join()
+    assert found == [False, False, False]
+    assert trainings(parts) == before
+
+
+class Meeting(nn.Module):
+    """Runs on ones and on twos in two threads; the ones are done while the twos are under way."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout()
+        self.ones_in, self.twos_in, self.ones_out = Event(), Event(), Event()
+
+    def forward(self, x):
+        if float(x[0, 0]) == 1:
+            self.ones_in.set()
+            self.twos_in.wait(10)
+        else:
+            self.twos_in.set()
+            self.ones_out.wait(10)
+        return self.drop(x)
+
+
+def test_predictions_of_two_threads_are_those_of_one():
+    network, found = Meeting(), []
+    model = Model(network, None, None)
+    ones, twos = (np.full((4, 3), value, "float32") for value in (1, 2))
+    first = Thread(target=lambda: found.append(model.predict_on_batch(ones)))
+    first.start()
+    network.ones_in.wait(10)
+    second = Thread(target=lambda: found.append(model.predict_on_batch(twos)))
+    second.start()
+    first.join()
+    network.ones_out.set()
+    second.join()
+    np.testing.assert_array_equal(found, [ones, twos])
+    assert network.training

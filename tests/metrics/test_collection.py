@@ -1,8 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
 from clarion import AUROC, F1, Accuracy, Callback, Model, SKLearnMetrics
+from clarion.errors import StepError
 
 
 class Peek(Callback):
@@ -59,3 +63,51 @@ def test_a_class_below_a_metric_may_compute_otherwise():
 
     assert logs["test_percent"] == pytest.approx(100 * logs["test_fscore_macro"])
     assert logs["test_share"] == pytest.approx(logs["test_acc"] / 100)
+
+
+class InOtherThread(Callback):
+    """Has another thread do something in the middle of a pass."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def on_test_batch_end(self, batch_number, logs):
+        if batch_number == 1:
+            with ThreadPoolExecutor(1) as pool:
+                self.result = pool.submit(self.act, self.model).result()
+
+
+X = torch.arange(12.0).reshape(6, 2)
+Y = torch.tensor([0, 1, 1, 0, 1, 0])
+
+
+def linear():
+    torch.manual_seed(0)
+    return Model(nn.Linear(2, 2), "sgd", "cross_entropy", batch_metrics=["acc"])
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda model: model.evaluate(X, Y, verbose=False),
+        lambda model: model.evaluate_on_batch(X, Y),
+        lambda model: model.train_on_batch(X, Y),
+        lambda model: model.fit(X, Y, epochs=1, verbose=False),
+    ],
+    ids=["evaluate", "evaluate_on_batch", "train_on_batch", "fit"],
+)
+def test_two_threads_do_not_mix_their_sums(act):
+    model = linear()
+    with pytest.raises(StepError, match=r"Two threads train or evaluate the same Model"):
+        model.evaluate(X, Y, batch_size=2, verbose=False, callbacks=[InOtherThread(act)])
+    assert model.evaluate(X, Y, verbose=False) == linear().evaluate(X, Y, verbose=False)
+
+
+def test_another_thread_may_predict_or_evaluate_a_copy():
+    aside = InOtherThread(lambda model: deepcopy(model).evaluate(X, Y, verbose=False))
+    model = linear()
+    expected = model.evaluate(X, Y, batch_size=2, verbose=False)
+    assert model.evaluate(X, Y, batch_size=2, verbose=False, callbacks=[aside]) == expected
+    assert aside.result == pytest.approx(expected)
+    aside.act = lambda model: model.predict(X, verbose=False)
+    assert model.evaluate(X, Y, batch_size=2, verbose=False, callbacks=[aside]) == expected

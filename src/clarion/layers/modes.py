@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock, get_ident
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +20,48 @@ _TORCH = "torch.nn.modules."
 _global_hooks = [getattr(torch_module, "_global" + name, None) for name in _HOOKS]
 
 
+@dataclass(slots=True, eq=False)
+class _Visit:
+    """A mode that a network is in for one or several threads.
+
+    Attributes:
+        training: Which mode.
+        before: The mode of each layer before.
+        threads: Those that are inside.
+    """
+
+    training: bool
+    before: list[tuple[nn.Module, bool]]
+    threads: set[int] = field(default_factory=set)
+
+
+_visits: WeakKeyDictionary[nn.Module, list[_Visit]] = WeakKeyDictionary()
+_door = Lock()
+
+
 @contextmanager
 def mode(network: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put a network into train or eval mode inside, and every part of it back into its own."""
-    # A frozen TorchScript module has none.
-    modules = [module for module in network.modules() if hasattr(module, "training")]
-    before = [module.training for module in modules]
-    network.train(training)
+    """Put a network into train or eval mode inside, and every part of it back into its own.
+
+    Of several threads that want the same mode at once the last one puts it back: otherwise the
+    first would have the others go on in another one.
+    """
+    me = get_ident()
+    with _door:
+        visits = _visits.setdefault(network, [])
+        visit = visits[-1] if visits else None
+        if visit is None or visit.training is not training or me in visit.threads:
+            visit = _Visit(training, _modes_of(network))
+            visits.append(visit)
+        visit.threads.add(me)
     try:
+        network.train(training)
         yield
     finally:
-        for module, was_training in zip(modules, before, strict=True):
-            module.training = was_training
+        with _door:
+            visit.threads.remove(me)
+            if not visit.threads:
+                _end(visits, visit)
 
 
 def hooks_on(modules: Sequence[nn.Module]) -> list[Any]:
@@ -85,3 +118,20 @@ def _is_of_torch(module: nn.Module) -> bool:
     kind, own = type(module), vars(module)
     of_torch = kind.__module__.startswith(_TORCH) and kind.forward.__module__.startswith(_TORCH)
     return of_torch and "forward" not in own and "_compiled_call_impl" not in own
+
+
+def _end(visits: list[_Visit], visit: _Visit) -> None:
+    """Put the modes of before a visit back, or leave that to the one that began after it."""
+    position = visits.index(visit)
+    visits.remove(visit)
+    if position < len(visits):
+        visits[position].before = visit.before
+        return
+    for module, was_training in visit.before:
+        module.training = was_training
+
+
+def _modes_of(network: nn.Module) -> list[tuple[nn.Module, bool]]:
+    # A frozen TorchScript module has none.
+    modules = [module for module in network.modules() if hasattr(module, "training")]
+    return [(module, module.training) for module in modules]

@@ -4,13 +4,15 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from threading import get_ident
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from clarion.data.nested import detached
-from clarion.errors import CheckpointError, DataError, InvalidArgumentError, quoted
+from clarion.errors import CheckpointError, DataError, InvalidArgumentError, StepError, quoted
 from clarion.metrics.base import Metric, StreamingMetric
 from clarion.metrics.blocks import Later, is_small, lasting
 from clarion.metrics.broadcasting import watching_broadcasts
@@ -31,6 +33,9 @@ Measured = tuple[Sequence[str], Sequence[str], Any]
 _WAITS: Any = Later  # a class stays itself in a copy or a pickle of a model
 # Asked of the type, since mocks pretend.
 _SUMMING = (DecomposableMetric, SumOfLosses, StreamingMetric)
+
+_counting: WeakKeyDictionary["MetricSet", int] = WeakKeyDictionary()
+"""The thread that counts with the metrics; no attribute, which a copy would have too."""
 
 
 class MetricSet:
@@ -82,7 +87,7 @@ class MetricSet:
         self.only_adds_up = all(entry.adds_up for entry in self._entries)
         self._all_wait: list[Any] = [_WAITS for _ in self._entries]
         self._last: tuple[Any, Any, list[Any]] = (None, None, [])
-        self._dirty = self._under_way = False
+        self._dirty = False
         self.failed = ""
 
     def modules(self) -> Iterator[nn.Module]:
@@ -186,18 +191,19 @@ class MetricSet:
 
         A pass inside another one, as when a batch hook evaluates, has sums of its own. Metrics
         that cannot be set aside lose what they had gathered then, and a warning says so.
+
+        Raises:
+            StepError: If another thread is in a pass.
         """
-        if self._under_way:
-            with self.aside():
-                yield from self._inner_pass()
-            return
-        if self._dirty:
-            self.reset()
-        self._dirty = self._under_way = True
-        try:
+        with self._counted_here() as is_inner:
+            if is_inner:
+                with self.aside():
+                    yield from self._inner_pass()
+                return
+            if self._dirty:
+                self.reset()
+            self._dirty = True
             yield
-        finally:
-            self._under_way = False
 
     def _inner_pass(self) -> Iterator[None]:
         lost = self._not_set_aside()
@@ -293,20 +299,36 @@ class MetricSet:
 
         What other metrics are updated with is forgotten before the next pass.
         """
-        metrics = [
-            m for m in (self.loss, *self.batch_metrics, *self.epoch_metrics) if m is not None
-        ]
+        metrics = [metric for metric in self._all() if metric is not None]
         kept = [(metric, _attribute_of_state(metric)) for metric in metrics]
-        before = [(metric, name, getattr(metric, name)) for metric, name in kept if name]
-        for metric, name, state in before:
-            setattr(metric, name, type(state)() if name == "rows" else None)
-        try:
-            yield
-        finally:
+        with self._counted_here():
+            before = [(metric, name, getattr(metric, name)) for metric, name in kept if name]
             for metric, name, state in before:
-                setattr(metric, name, state)
-            if len(before) < len(metrics):
-                self._dirty = True
+                setattr(metric, name, type(state)() if name == "rows" else None)
+            try:
+                yield
+            finally:
+                for metric, name, state in before:
+                    setattr(metric, name, state)
+                if len(before) < len(metrics):
+                    self._dirty = True
+
+    @contextmanager
+    def _counted_here(self) -> Iterator[bool]:
+        """Keep other threads out inside; tell whether this one was in before."""
+        is_inner = self in _counting
+        if _counting.setdefault(self, get_ident()) != get_ident():
+            raise StepError(
+                "Two threads train or evaluate the same Model at once, and their sums would mix. "
+                "Give each thread a model of its own with metrics of its own, Model(model.network, "
+                'None, "cross_entropy", batch_metrics=["acc"]), or let them wait for each other '
+                "with a threading.Lock. Only predict may run in several threads."
+            )
+        try:
+            yield is_inner
+        finally:
+            if not is_inner:
+                del _counting[self]
 
 
 def _warn_of_states(metrics: Sequence[Any], consequence: str) -> None:
