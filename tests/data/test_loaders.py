@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from recording import Recorder
+from scipy import sparse
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -287,3 +288,8 @@ def test_what_does_not_give_batches(loader, message):
 def test_what_gives_batches():
     for loader in ([1], (1,), iter([1]), DataLoader(Squares()), Recorder([1])):
         check_iterable("generator", loader)
+
+
+def test_a_sparse_matrix_alone_is_explained():
+    with pytest.raises(ClarionError, match=r"x is a csr_matrix .*Pass x\.toarray\(\)"):
+        any_loader(sparse.csr_matrix(np.eye(2)), "x")

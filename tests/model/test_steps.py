@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from clarion import Callback, ClarionError, Model, TensorDataset
 
@@ -300,3 +300,34 @@ def test_numpys_counts_are_counts():
     options = {"epochs": np.int64(2), "steps_per_epoch": np.int32(3)}
 
     assert fit(Sized(5), **options).train == [3, 3]
+
+
+class Shards(IterableDataset):
+    """Five numbers that its workers share."""
+
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        worker = get_worker_info()
+        for number in range(worker.id, 5, worker.num_workers):
+            yield torch.tensor([float(number)]), torch.zeros(1)
+
+
+def test_what_workers_share_is_read_to_its_end():
+    loader = DataLoader(Shards(), batch_size=5, num_workers=2)
+    assert len(loader) == 1  # and each worker ends with a batch of its own
+    loss, scores = Model(nn.Identity(), None, "mse").evaluate_generator(
+        loader, return_pred=True, verbose=False
+    )
+    assert sorted(scores.flatten()) == [0, 1, 2, 3, 4]
+    assert loss == pytest.approx((1 + 4 + 9 + 16) / 5)
+    scores = Model(nn.Identity(), None, None).predict_dataset(
+        Shards(), batch_size=5, num_workers=2, has_ground_truth=True, verbose=False
+    )
+    assert sorted(scores.flatten()) == [0, 1, 2, 3, 4]
+    model = Model(nn.Linear(1, 1), "sgd", "mse")
+    logs = model.fit_generator([BATCH], loader, epochs=1, steps_per_epoch=1, verbose=False)
+    with torch.no_grad():
+        squares = model.network(torch.arange(5.0)[:, None]) ** 2
+    assert logs[0]["val_loss"] == pytest.approx(float(squares.mean()))

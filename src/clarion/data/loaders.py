@@ -27,6 +27,7 @@ from clarion.errors import DataError, InvalidArgumentError, InvalidTypeError, ki
 __all__ = [
     "any_loader",
     "array_loader",
+    "batches_of_pass",
     "carries_arrays",
     "check_iterable",
     "check_steps",
@@ -155,7 +156,7 @@ def any_loader(
         padding: Likewise.
         options: Arguments of ``DataLoader``.
     """
-    if carries_arrays(data):
+    if carries_arrays(data) or hasattr(data, "toarray"):  # the latter is told what to do instead
         return array_loader({name: data}, shuffle=shuffle, **options)
     is_batches = isinstance(data, DataLoader | list | tuple) or hasattr(data, "__next__")
     is_text = isinstance(data, str | bytes)
@@ -226,6 +227,26 @@ def num_batches(loader: Any) -> int | None:
             f"The {type(loader).__name__} of batches is empty (length 0): pass at least one batch."
         )
     return length
+
+
+def batches_of_pass(loader: Any, unknown: int | None = None) -> int | None:
+    """Return how many batches a pass over all examples takes, None for as many as there come.
+
+    The length of a loader is a guess where several workers share an iterable dataset: each of them
+    ends with a batch of its own that may not be full. torch warns if there are more than it said.
+
+    Args:
+        loader: An iterable of batches.
+        unknown: What stands for the length of a loader that has none.
+
+    Raises:
+        DataError: If there is no batch.
+    """
+    shared = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
+    if shared and loader.num_workers > 1 and hasattr(loader.dataset, "__len__"):
+        return None
+    length = num_batches(loader)
+    return unknown if length is None else length
 
 
 def num_examples(loader: Any, steps: int | None) -> int | None:

@@ -11,10 +11,10 @@ from clarion.callbacks.base import Callback
 from clarion.data.arrays import place
 from clarion.data.feed import Feed
 from clarion.data.loaders import (
+    batches_of_pass,
     check_iterable,
     check_steps,
     dataset_loader,
-    num_batches,
     num_examples,
     restoring_order,
 )
@@ -258,7 +258,7 @@ class Evaluation(Fitting):
     ) -> Any:
         check_steps("steps", steps)
         check_iterable("generator", loader)
-        steps = num_batches(loader) if steps is None else steps
+        steps = batches_of_pass(loader) if steps is None else steps
         place(loader, self._device)
         collector = Collector(
             returns,

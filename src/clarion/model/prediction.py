@@ -12,10 +12,10 @@ from clarion.data.feed import Feed
 from clarion.data.loaders import (
     any_loader,
     array_loader,
+    batches_of_pass,
     check_iterable,
     check_steps,
     dataset_loader,
-    num_batches,
     num_examples,
     restoring_order,
 )
@@ -215,7 +215,7 @@ class Prediction(Evaluation):
     ) -> Any:
         check_steps("steps", steps)
         check_iterable("generator", loader)
-        steps = num_batches(loader) if steps is None else steps
+        steps = batches_of_pass(loader) if steps is None else steps
         place(loader, self._device)
         source = Source(Feed(loader), steps, supervised=has_ground_truth or returns.targets)
         engine = self._engine(callbacks, {"steps": steps})

@@ -5,7 +5,7 @@ from typing import Any
 
 from clarion.data.arrays import is_table
 from clarion.data.feed import Feed
-from clarion.data.loaders import check_iterable, is_array, num_batches
+from clarion.data.loaders import batches_of_pass, check_iterable, is_array
 from clarion.engine.reading import Source
 from clarion.errors import InvalidArgumentError, quoted
 
@@ -58,10 +58,7 @@ def valid_sources(
     sources = []
     for name, loader in loaders.items():
         check_iterable("valid_generator", loader)
-        wanted = steps
-        if wanted is None:
-            known = num_batches(loader)
-            wanted = steps_per_epoch if known is None else known
+        wanted = batches_of_pass(loader, steps_per_epoch) if steps is None else steps
         sources.append(Source(Feed(loader), wanted, name=name))
     named = [source.name for source in sources if source.name]
     keys = [f"val_{key}" for key in measured]
