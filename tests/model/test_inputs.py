@@ -345,6 +345,36 @@ def test_a_list_of_batches_to_validate_on_is_no_pair(sizes):
         assert history[0]["val_loss"] == pytest.approx(expected)
 
 
+class Scorer(nn.Module):
+    """Computes the loss itself, as models of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, x, labels):
+        return {"loss": F.mse_loss(self.layer(x), labels)}
+
+
+@pytest.mark.parametrize("num", [1, 2, 3])
+@pytest.mark.parametrize("form", ["mappings", "lists", "mappings beside arrays"])
+def test_validation_data_like_train_data_are_batches(form, num):
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 3), torch.randn(6, 1)
+    pairs = list(zip(x.split(2), y.split(2), strict=True))
+    batches = {
+        "mappings": [{"x": one, "labels": other} for one, other in pairs],
+        "lists": [[one, other] for one, other in pairs],
+        "mappings beside arrays": [{"x": one, "labels": other} for one, other in pairs],
+    }[form]
+    train = (x, y) if form == "mappings beside arrays" else (batches,)
+    model = Model(Scorer(), "sgd", None)
+    history = model.fit(*train, validation_data=batches[:num], epochs=1, verbose=False)
+    with torch.no_grad():
+        expected = float(model.network(x[: 2 * num], y[: 2 * num])["loss"])
+    assert history[0]["val_loss"] == pytest.approx(expected)
+
+
 def test_several_inputs_and_targets_to_validate_on_are_tuples():
     class Both(nn.Module):
         def __init__(self):

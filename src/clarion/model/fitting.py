@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clarion.arguments import checked_arguments
 from clarion.callbacks.base import Callback
+from clarion.data.arrays import is_table
 from clarion.data.loaders import (
     any_loader,
     array_loader,
@@ -97,9 +98,10 @@ class Fitting(Running):
             _check_split(sets, "validation_data")
             train, sets[""] = self._parted(train, fraction, options.get("split_seed"))
         valid_loading = {k: v for k, v in loading.items() if k not in _ORDERING}
+        beside = isinstance(x, list) and y is None and not carries_arrays(x)
         return self._fit(
             loader_of(train, ("x", "y", "sample_weight"), {"shuffle": True, **loading}),
-            {name: _valid_loader(data, valid_loading) for name, data in sets.items()},
+            {name: _valid_loader(data, valid_loading, beside) for name, data in sets.items()},
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
@@ -309,19 +311,27 @@ def loader_of(data: tuple[Any, ...], names: Sequence[str], options: dict[str, An
     return array_loader(dict(zip(names, given, strict=False)), **options)
 
 
-def _valid_loader(data: Any, options: dict[str, Any]) -> Any:
-    several = isinstance(data, tuple | list) and len(data) in (2, 3) and not _holds_batches(data)
+def _valid_loader(data: Any, options: dict[str, Any], beside_batches: bool) -> Any:
+    several = (
+        isinstance(data, tuple | list)
+        and len(data) in (2, 3)
+        and not (isinstance(data, list) and _holds_batches(data, beside_batches))
+    )
     names = [f"{name} of validation_data" for name in ("x", "y", "sample_weight")]
     return loader_of(tuple(data) if several else (data, None), names, options)
 
 
-def _holds_batches(data: Any) -> bool:
-    """Tell whether a list is one of batches ``(x, y)``: tuples of arrays alike in length each.
+def _holds_batches(data: list[Any], beside_batches: bool) -> bool:
+    """Tell whether a list is one of batches, and not ``[x, y]``.
 
-    Several inputs and targets of one set are a tuple of tuples, ``((x1, x2), (y1, y2))``.
+    So is one of mappings with the same keys, and of tuples of arrays alike in length each. Beside
+    train data in a list of batches it is one unless its entries are arrays. Several inputs and
+    targets of one set are a tuple of tuples, ``((x1, x2), (y1, y2))``.
     """
-    if not isinstance(data, list):
-        return False
+    if beside_batches:
+        return not any(is_array(part) or is_table(part) for part in data)
+    if all(isinstance(part, Mapping) for part in data):
+        return all(part.keys() == data[0].keys() for part in data)
     return all(
         isinstance(batch, tuple)
         and len(batch) in (2, 3)
