@@ -67,3 +67,9 @@ def test_auto_loads_arrays_in_this_process_and_other_datasets_in_others(monkeypa
 def test_other_words_are_refused():
     with pytest.raises(ClarionError, match='num_workers is "all"; it is a whole number, or "auto"'):
         dataset_loader(EXAMPLES, "dataset", num_workers="all")
+
+
+@pytest.mark.parametrize("workers", [1.5, -1, None, True])
+def test_workers_are_counted_in_whole_numbers(workers):
+    with pytest.raises(ClarionError, match=f"num_workers is {workers}; it must be a whole number"):
+        with_worker_defaults(EXAMPLES, {"num_workers": workers})

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
+from clarion.arguments import check_whole_number
 from clarion.errors import InvalidArgumentError
 
 __all__ = ["with_worker_defaults"]
@@ -26,7 +27,7 @@ def with_worker_defaults(dataset: Any, options: Mapping[str, Any]) -> dict[str, 
         options: The arguments that were given; none of them is changed but ``"auto"``.
 
     Raises:
-        InvalidArgumentError: If ``num_workers`` is text but not ``"auto"``.
+        InvalidArgumentError: If ``num_workers`` is no whole number of at least 0, nor ``"auto"``.
     """
     options = dict(options)
     workers = options.get("num_workers", 0)
@@ -37,6 +38,7 @@ def with_worker_defaults(dataset: Any, options: Mapping[str, Any]) -> dict[str, 
                 "are processors to spare."
             )
         workers = options["num_workers"] = _spare_processors()
+    check_whole_number("num_workers", workers, 0)
     if torch.cuda.is_available():
         options.setdefault("pin_memory", True)
     if not workers or isinstance(dataset, IterableDataset):
