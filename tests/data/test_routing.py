@@ -435,3 +435,13 @@ def test_inputs_alone_are_batches_at_once_when_predicting():
     assert router.at_once(x, None) is None
     for other in (x.double(), x.numpy(), (x, x), torch.zeros(())):
         assert router.at_once(other, None, supervised=False) is None
+
+
+def test_read_only_arrays_are_copied_for_networks_that_work_in_place():
+    x = np.ones((2, 2), "float32")
+    x.flags.writeable = False  # a file mapped into memory would end the process
+    router = Router(Linear())
+    batch = router.prepare(router.route((x, x)), None)
+    batch.args[0].zero_()
+    batch.target.zero_()
+    assert (x == 1).all()

@@ -317,7 +317,8 @@ def _ready(
     leaf: Any,
 ) -> Any:
     if isinstance(leaf, np.ndarray):
-        leaf = from_numpy(leaf)
+        # A network that works in place would end the process where the memory is a file's.
+        leaf = from_numpy(leaf if leaf.flags.writeable else leaf.copy())
     if not isinstance(leaf, Tensor):
         return leaf
     is_wide = leaf.dtype is torch.float64
