@@ -5,7 +5,7 @@ import torch
 import torchmetrics
 from torch import nn
 
-from clarion import Callback, Metric, Model
+from clarion import Callback, IndexedArgumentMetric, Metric, Model
 
 BATCHES = [(torch.tensor([[float(i)]]), torch.zeros(1, 1)) for i in range(1, 5)]
 OTHER = [(torch.full((3, 1), 100.0), torch.zeros(3, 1))]
@@ -91,7 +91,7 @@ def test_the_network_goes_on_in_train_mode():
 
 
 class Total(Metric):
-    """A state that clarion knows nothing of."""
+    """A metric of one's own, whose state is a plain value."""
 
     def __init__(self):
         super().__init__()
@@ -107,26 +107,75 @@ class Total(Metric):
         self.total = 0.0
 
 
-@pytest.mark.parametrize(
-    ("make", "inside", "after"),
-    [(Total, 300.0, 3.0 + 4.0), (torchmetrics.MeanSquaredError, 10000.0, (9 + 16) / 2)],
-)
-def test_states_that_cannot_be_set_aside_give_a_warning(make, inside, after):
-    built = model(epoch_metrics=[("state", make())])
+class Hidden(Total):
+    """A state that clarion knows nothing of."""
+
+    def reset(self):
+        super().reset()
+        self.source = iter(())
+
+
+class Rows(torchmetrics.Metric):
+    """Lists as torchmetrics has them, which it empties in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, y_pred, y_true):
+        self.rows.append(y_pred.mean())
+
+    def compute(self):
+        return torch.stack(self.rows).sum()
+
+
+EVALUATED = {
+    "evaluate": lambda m: m.evaluate_generator(OTHER, verbose=False)[1][1],
+    "evaluate_on_batch": lambda m: m.evaluate_on_batch(*OTHER[0])[1] and None,
+    "train_on_batch": lambda m: m.train_on_batch(*OTHER[0])[1] and None,
+}
+OTHERS = {
+    "a plain value": (Total, 300.0, 10.0),
+    "torchmetrics": (torchmetrics.MeanSquaredError, 10000.0, MEAN),
+    "lists of torchmetrics": (Rows, 100.0, 10.0),
+    "a metric around another": (lambda: IndexedArgumentMetric(Total()), 300.0, 10.0),
+}
+
+
+@pytest.mark.parametrize("act", EVALUATED.values(), ids=EVALUATED)
+@pytest.mark.parametrize(("make", "inside", "whole"), OTHERS.values(), ids=OTHERS)
+def test_metrics_of_torchmetrics_and_ones_own_are_set_aside(make, inside, whole, act):
+    logs, value = fit(act, model(epoch_metrics=[("state", make())]))
+
+    assert value in (None, pytest.approx(inside))
+    assert logs["state"] == pytest.approx(whole)
+    assert logs["loss"] == MEAN
+
+
+def test_validations_inside_an_epoch_leave_the_numbers_of_the_train_pass_alone():
+    built = model(epoch_metrics=[("state", torchmetrics.MeanSquaredError())])
+    (logs,) = built.fit_generator(BATCHES, OTHER, epochs=1, validate_every=1, verbose=False)
+
+    assert logs["state"] == pytest.approx(MEAN)
+    assert logs["val_state"] == pytest.approx(10000.0)
+
+
+def test_states_that_cannot_be_set_aside_give_a_warning():
+    built = model(epoch_metrics=[("state", Hidden())])
 
     with pytest.warns(UserWarning, match="evaluated inside a train pass.*cannot be set aside"):
         logs, (_, values) = fit(lambda m: m.evaluate_generator(OTHER, verbose=False), built)
 
-    assert values[1] == pytest.approx(inside)
-    assert logs["state"] == pytest.approx(after)
+    assert values[1] == 300.0
+    assert logs["state"] == 3 + 4
     assert logs["loss"] == MEAN
 
 
 @pytest.mark.parametrize("act", ["evaluate_on_batch", "train_on_batch"])
 def test_states_that_count_a_batch_of_its_own_too_give_a_warning(act):
-    built = model(epoch_metrics=[("state", Total())])
+    built = model(epoch_metrics=[("state", Hidden())])
 
-    with pytest.warns(UserWarning, match='"Total" gathered .* will count this batch too'):
+    with pytest.warns(UserWarning, match='"Hidden" gathered .* will count this batch too'):
         logs, _ = fit(lambda m: getattr(m, act)(*OTHER[0]), built)
 
     assert logs["state"] == 1 + 2 + 300 + 3 + 4

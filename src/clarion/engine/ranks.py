@@ -8,17 +8,16 @@ from torch import Tensor
 from clarion.distributed.strategy import Strategy
 from clarion.engine.engine import Engine
 from clarion.errors import DataError, InvalidTypeError, quoted
-from clarion.metrics.base import Metric, StreamingMetric
+from clarion.metrics.base import Metric
 from clarion.metrics.collection import MetricSet
-from clarion.metrics.decomposable import DecomposableMetric
 from clarion.metrics.indexed import IndexedArgumentMetric
+from clarion.metrics.partial import SUMMING
 from clarion.metrics.rows import RowMetric
 from clarion.metrics.several import SumOfLosses
 from clarion.metrics.sklearn_metrics import SKLearnMetrics
 
 __all__ = ["check_metrics", "is_stopped", "note_rank", "unite"]
 
-_SUMS = (DecomposableMetric, SumOfLosses, StreamingMetric)
 _ROWS = (RowMetric, SKLearnMetrics)
 
 
@@ -58,7 +57,7 @@ def unite(metrics: MetricSet, strategy: Strategy) -> None:
     if strategy.world_size == 1:
         return
     leaves = [leaf for metric in _all(metrics) for leaf in _leaves(metric)]
-    summing = [leaf for leaf in leaves if issubclass(type(leaf), _SUMS)]
+    summing = [leaf for leaf in leaves if issubclass(type(leaf), SUMMING)]
     _unite_sums(summing, strategy)
     for leaf in leaves:
         if issubclass(type(leaf), _ROWS):
@@ -72,7 +71,7 @@ def check_metrics(metrics: MetricSet, strategy: Strategy) -> None:
     if strategy.world_size == 1:
         return
     leaves = [leaf for metric in _all(metrics) for leaf in _leaves(metric)]
-    known = (*_SUMS, *_ROWS)
+    known = (*SUMMING, *_ROWS)
     unknown = [m for m in leaves if not issubclass(type(m), known) and not _is_torchmetric(m)]
     if unknown:
         raise InvalidTypeError(

@@ -18,10 +18,8 @@ from clarion.metrics.blocks import Later, is_small, lasting
 from clarion.metrics.broadcasting import watching_broadcasts
 from clarion.metrics.decomposable import DecomposableMetric, names_inputs
 from clarion.metrics.names import Names, flatten_metric_names, names_as_list
-from clarion.metrics.partial import load_pass_state, pass_state
-from clarion.metrics.rows import RowMetric
+from clarion.metrics.partial import SUMMING, load_pass_state, pass_state, set_aside
 from clarion.metrics.several import SumOfLosses
-from clarion.metrics.sklearn_metrics import SKLearnMetrics
 from clarion.metrics.values import values_by_name
 from clarion.metrics.wrapping import original_names
 
@@ -31,8 +29,6 @@ Measured = tuple[Sequence[str], Sequence[str], Any]
 """The names of values in the logs, the metric's own names of them, and what it returned."""
 
 _WAITS: Any = Later  # a class stays itself in a copy or a pickle of a model
-# Asked of the type, since mocks pretend.
-_SUMMING = (DecomposableMetric, SumOfLosses, StreamingMetric)
 
 _counting: WeakKeyDictionary["MetricSet", int] = WeakKeyDictionary()
 """The thread that counts with the metrics; no attribute, which a copy would have too."""
@@ -92,9 +88,7 @@ class MetricSet:
 
     def modules(self) -> Iterator[nn.Module]:
         """Yield the loss and the metrics that are modules, which move with the model."""
-        for metric in (self.loss, *self.batch_metrics, *self.epoch_metrics):
-            if isinstance(metric, nn.Module):
-                yield metric
+        yield from (metric for metric in self._all() if isinstance(metric, nn.Module))
 
     def update(self, y_pred: Any, y_true: Any, inputs: Any, size: int | None = None) -> None:
         """Update every metric with a batch.
@@ -197,8 +191,7 @@ class MetricSet:
         """
         with self._counted_here() as is_inner:
             if is_inner:
-                with self.aside():
-                    yield from self._inner_pass()
+                yield from self._inner_pass()
                 return
             if self._dirty:
                 self.reset()
@@ -206,14 +199,14 @@ class MetricSet:
             yield
 
     def _inner_pass(self) -> Iterator[None]:
-        lost = self._not_set_aside()
-        for metric in lost:
-            metric.reset()
-        _warn_of_states(lost, "cover the batches after this only")
-        try:
-            yield
-        finally:
-            self._dirty = True  # the pass around this one goes on
+        with set_aside(self._known(), others=True) as left:
+            for metric in left:
+                metric.reset()
+            _warn_of_states(left, "cover the batches after this only")
+            try:
+                yield
+            finally:
+                self._dirty = True  # the pass around this one goes on
 
     @contextmanager
     def one_batch(self) -> Iterator[None]:
@@ -221,13 +214,14 @@ class MetricSet:
 
         Metrics that cannot be set aside count it in a pass that is under way; a warning says so.
         """
-        if self._under_way:
-            _warn_of_states(self._not_set_aside(), "count this batch too")
-        with self.aside():
-            yield
-
-    def _not_set_aside(self) -> list[Any]:
-        return [m for m in self._all() if m is not None and _attribute_of_state(m) is None]
+        with self._counted_here() as is_inner:
+            if not is_inner:
+                with self.aside():
+                    yield
+                return
+            with set_aside(self._known(), others=True) as left:
+                _warn_of_states(left, "count this batch too")
+                yield
 
     def compute(self, prefix: str) -> dict[str, Any]:
         """End a pass: return the values over it by name, still on the device, and reset.
@@ -249,9 +243,8 @@ class MetricSet:
 
     def reset(self) -> None:
         """Forget everything."""
-        for metric in (self.loss, *self.batch_metrics, *self.epoch_metrics):
-            if metric is not None:
-                metric.reset()
+        for metric in self._known():
+            metric.reset()
         self._dirty, self._last = False, (None, None, [])
 
     def state_dict(self) -> list[dict[str, Any] | None]:
@@ -293,25 +286,20 @@ class MetricSet:
     def _all(self) -> list[Any]:
         return [self.loss, *self.batch_metrics, *self.epoch_metrics]
 
+    def _known(self) -> list[Any]:
+        return [metric for metric in self._all() if metric is not None]
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Keep what is updated inside from the sums of a pass that may be under way.
 
         What other metrics are updated with is forgotten before the next pass.
         """
-        metrics = [metric for metric in self._all() if metric is not None]
-        kept = [(metric, _attribute_of_state(metric)) for metric in metrics]
-        with self._counted_here():
-            before = [(metric, name, getattr(metric, name)) for metric, name in kept if name]
-            for metric, name, state in before:
-                setattr(metric, name, type(state)() if name == "rows" else None)
+        with self._counted_here(), set_aside(self._known()) as left:
             try:
                 yield
             finally:
-                for metric, name, state in before:
-                    setattr(metric, name, state)
-                if len(before) < len(metrics):
-                    self._dirty = True
+                self._dirty = self._dirty or bool(left)
 
     @contextmanager
     def _counted_here(self) -> Iterator[bool]:
@@ -340,12 +328,6 @@ def _warn_of_states(metrics: Sequence[Any], consequence: str) -> None:
             "Evaluate in on_epoch_end, or with another Model of the same network.",
             stacklevel=3,
         )
-
-
-def _attribute_of_state(metric: Any) -> str | None:
-    if issubclass(type(metric), _SUMMING):
-        return "sums"
-    return "rows" if issubclass(type(metric), RowMetric | SKLearnMetrics) else None
 
 
 class _Entry:
@@ -409,4 +391,4 @@ def _values(names: Sequence[str], own: Sequence[str], metric: Any) -> Mapping[st
 def _computes_on_device(metric: Any) -> bool:
     """Tell whether ``compute_tensor`` returns what ``compute`` does, which a user may overrule."""
     kind = type(metric)
-    return issubclass(kind, _SUMMING) and kind.compute.__module__.startswith("clarion.metrics.")
+    return issubclass(kind, SUMMING) and kind.compute.__module__.startswith("clarion.metrics.")

@@ -1,7 +1,9 @@
-"""What a metric has gathered of a pass under way, as a checkpoint holds it."""
+"""What metrics have gathered of a pass under way: for a checkpoint, or set aside for a while."""
 
+import copy
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,8 +11,17 @@ from torch import nn
 
 from clarion.checkpoints.structure import encode
 from clarion.errors import CheckpointError
+from clarion.metrics.base import StreamingMetric
+from clarion.metrics.decomposable import DecomposableMetric
+from clarion.metrics.rows import RowMetric
+from clarion.metrics.several import SumOfLosses
+from clarion.metrics.sklearn_metrics import SKLearnMetrics
 
-__all__ = ["load_pass_state", "pass_state"]
+__all__ = ["SUMMING", "load_pass_state", "pass_state", "set_aside"]
+
+# Asked of the type, since mocks pretend.
+SUMMING = (DecomposableMetric, SumOfLosses, StreamingMetric)
+"""The metrics that are sums on the device."""
 
 _OF_MODULES = frozenset({*vars(nn.Module()), "_alone"})
 
@@ -53,6 +64,48 @@ def load_pass_state(metric: Any, state: Mapping[str, Any], device: torch.device 
         device = None
     for name, part in parts.items():
         _restore(part, _placed(state["parts"][name], device))
+
+
+@contextmanager
+def set_aside(metrics: Iterable[Any], *, others: bool = False) -> Iterator[list[Any]]:
+    """Let metrics begin anew inside, and give them what they had gathered back afterwards.
+
+    Args:
+        metrics: The metrics.
+        others: Whether to do so with metrics of torchmetrics and of the user's own too, whose
+            states are copied: not for every batch.
+
+    Yields:
+        Those for which it is not done; they are as they were.
+    """
+    left, swapped, restored = [], [], []
+    for metric in metrics:
+        name = _attribute_of_state(metric)
+        if name is not None:
+            swapped.append((metric, name, getattr(metric, name)))
+            continue
+        state = copy.deepcopy(pass_state(metric)) if others else None
+        if state is None:
+            left.append(metric)
+        else:
+            restored.append((metric, state))
+    for metric, name, gathered in swapped:
+        setattr(metric, name, type(gathered)() if name == "rows" else None)
+    for metric, _ in restored:
+        metric.reset()
+    try:
+        yield left
+    finally:
+        for metric, name, gathered in swapped:
+            setattr(metric, name, gathered)
+        for metric, state in restored:
+            load_pass_state(metric, state, None)
+
+
+def _attribute_of_state(metric: Any) -> str | None:
+    if issubclass(type(metric), SUMMING):
+        return "sums"
+    return "rows" if issubclass(type(metric), RowMetric | SKLearnMetrics) else None
 
 
 def _parts(metric: Any) -> dict[str, Any]:
