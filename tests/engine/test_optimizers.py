@@ -1,5 +1,7 @@
 """Optimizers beside their parameters: which kernel updates, where the state lives."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -294,3 +296,39 @@ def test_the_state_follows_the_memory_format_of_its_parameters():
         return net.weight
 
     assert torch.allclose(trained(load=True), trained(load=False), atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ["nadam", "asgd", "adam", "adamax"])
+@pytest.mark.parametrize("by_file", [True, False])
+def test_an_optimizer_goes_on_as_it_was_whatever_the_dtype(name, dtype, by_file, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        (torch.randn(4, 3, generator=generator).to(dtype), torch.tensor([0, 1, 1, 0]))
+        for _ in range(12)
+    ]
+
+    def make():
+        torch.manual_seed(0)
+        options = {"optim": name, "lr": 0.01}
+        return Model(nn.Linear(3, 2).to(dtype), options, "cross_entropy")
+
+    whole, first, second = make(), make(), make()
+    whole.fit_generator(batches, epochs=1, verbose=False)
+    first.fit_generator(batches[:6], epochs=1, verbose=False)
+    second.set_weights(first.get_weights())
+    if by_file:
+        first.save_optimizer_state(tmp_path / "state.pt")
+        second.load_optimizer_state(tmp_path / "state.pt")
+    else:
+        state = copy.deepcopy(first.train_state().state_dict()["optimizer"])
+        second.train_state().parts["optimizer"].load_state_dict(state)
+    second.fit_generator(batches[6:], epochs=1, verbose=False)
+
+    states = (one.optimizer.state_dict()["state"] for one in (whole, second))
+    for wanted, found in zip(*states, strict=True):
+        for key in whole.optimizer.state_dict()["state"][wanted]:
+            one, other = (m.optimizer.state_dict()["state"][found][key] for m in (whole, second))
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other), key
+    assert all(map(torch.equal, whole.get_weights().values(), second.get_weights().values()))

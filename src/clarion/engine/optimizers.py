@@ -14,6 +14,7 @@ from clarion.errors import InvalidArgumentError, InvalidTypeError, kind_of, quot
 
 __all__ = [
     "OPTIMIZERS",
+    "OptimizerPart",
     "complete_momenta",
     "get_optimizer",
     "left_out",
@@ -122,6 +123,41 @@ def warn_of_left_out(optimizer: Optimizer, network: nn.Module) -> None:
     )
 
 
+class OptimizerPart:
+    """An optimizer as a part of a training's state.
+
+    Args:
+        optimizer: The optimizer.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer = optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state."""
+        state: dict[str, Any] = self._optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load it so that the optimizer goes on as the one that was saved.
+
+        torch brings each entry to the dtype of its parameter, also single numbers that NAdam and
+        ASGD keep in float32 whatever the network is in; those stay what they were.
+        """
+        optimizer = self._optimizer
+        optimizer.load_state_dict(state)
+        if not isinstance(optimizer, Optimizer):
+            return
+        places = (place for group in state["param_groups"] for place in group["params"])
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        for place, parameter in zip(places, parameters, strict=True):
+            own = optimizer.state.get(parameter, {})
+            for name, value in state["state"].get(place, {}).items():
+                is_number = isinstance(value, Tensor) and value.ndim == 0 < parameter.ndim
+                if is_number and own[name].dtype != value.dtype:
+                    own[name] = value.to(own[name].device, copy=True)
+
+
 def place_optimizer_state(optimizer: Any) -> None:
     """Put the state of an optimizer on the devices and in the memory format of its parameters.
 
@@ -132,7 +168,7 @@ def place_optimizer_state(optimizer: Any) -> None:
         return
     if not all(_in_place(p, s) for p, s in state.items()):
         # torch knows which entries (Adam's step) stay where they are.
-        optimizer.load_state_dict(optimizer.state_dict())
+        OptimizerPart(optimizer).load_state_dict(optimizer.state_dict())
     for parameter, entries in optimizer.state.items():
         for name, value in _laid_out_otherwise(parameter, entries):
             entries[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -32,7 +32,7 @@ from clarion.engine.gradient_checkpointing import checkpoint_blocks
 from clarion.engine.nonfinite import Guard, check_policy, make_guard
 from clarion.engine.objective import Objective
 from clarion.engine.optimization import Optimization
-from clarion.engine.optimizers import get_optimizer, use_fused_update
+from clarion.engine.optimizers import OptimizerPart, get_optimizer, use_fused_update
 from clarion.engine.parts import UpdatePart
 from clarion.engine.precision import make_precision
 from clarion.engine.profile import Profile
@@ -250,7 +250,7 @@ class ModelBase:
         # First: it settles what the counts depend on.
         parts: dict[str, Any] = {"under_way": self._under_way, "network": self.network}
         if self.optimizer is not None:
-            parts["optimizer"] = self.optimizer
+            parts["optimizer"] = OptimizerPart(self.optimizer)
         parts |= {part.name: part for part in self._update_parts if part.name}
         if self._compiler.mode == "step":
             parts["compiled"] = self._compiler

@@ -13,7 +13,7 @@ from clarion.checkpoints.weights import load_state, save_state
 from clarion.data.nested import numpy_to_torch, torch_to
 from clarion.distributed.data_parallel import DataParallel
 from clarion.distributed.single import Single
-from clarion.engine.optimizers import place_optimizer_state, relink_parameters
+from clarion.engine.optimizers import OptimizerPart, place_optimizer_state, relink_parameters
 from clarion.engine.precision import make_precision
 from clarion.errors import CheckpointError, InvalidArgumentError, suggestion
 from clarion.model.examination import Examination
@@ -76,7 +76,7 @@ class Weights(Examination):
         state = load_state(f)
         check_optimizer_state(optimizer, state, self.network, source=f)
         try:
-            optimizer.load_state_dict(state)
+            OptimizerPart(optimizer).load_state_dict(state)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f'Cannot load "{f}": the optimizer state does not fit this optimizer: {error}. '
