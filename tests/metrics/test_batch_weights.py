@@ -206,3 +206,29 @@ def test_metrics_that_compare_what_stands_in_one_place_are_told_to_say_nothing(t
     model = Model(network, None, None, batch_metrics=[perplexity])
     loss, found = model.evaluate(data, batch_size=32, verbose=False)
     assert found == pytest.approx(torch.tensor(loss).exp().item(), rel=1e-5)
+
+
+class Detector(nn.Module):
+    """Takes a dict of tensors for each image, as the models of transformers that find things do."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, pixel_values, labels):
+        found = (pixel_values * self.weight).mean((1, 2, 3))
+        wanted = torch.stack([label["boxes"].mean() for label in labels])
+        return {"loss": F.mse_loss(found, wanted), "logits": found}
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 5])
+def test_a_dict_for_each_image_is_an_example_of_the_mean(batch_size):
+    torch.manual_seed(0)
+    x, boxes = torch.randn(5, 3, 2, 2), [{"boxes": torch.randn(n, 4)} for n in (1, 2, 3, 1, 9)]
+    batches = [
+        {"pixel_values": x[i : i + batch_size], "labels": boxes[i : i + batch_size]}
+        for i in range(0, 5, batch_size)
+    ]
+    network = Detector()
+    found = Model(network, None, None).evaluate_generator(batches, verbose=False)
+    assert found == pytest.approx(network(x, boxes)["loss"].item(), rel=1e-5)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clarion import Model
+from clarion.data.padding import padding_of
 
 torch.manual_seed(0)
 IDS = torch.randint(0, 10, (6, 4))
@@ -200,3 +201,37 @@ def test_a_network_that_computes_its_loss_from_inputs_alone():
     (logs,) = Model(net, "sgd", None).fit(x, batch_size=6, epochs=1, verbose=False)
 
     assert logs["loss"] == pytest.approx(expected)
+
+
+class Wrapper(nn.Module):
+    """A network around another one, as PEFT puts it where nobody tells it the task."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def get_base_model(self):
+        return self.network
+
+    def forward(self, *args, **kwargs):
+        return self.get_base_model()(*args, **kwargs)
+
+
+@pytest.mark.parametrize("loss", [None, "cross_entropy"])
+def test_a_wrapper_takes_the_keys_of_what_is_inside(loss):
+    batches = [{"input_ids": IDS, "attention_mask": MASK, "labels": LABELS}]
+    found, expected = (
+        Model(network, None, loss).evaluate_generator(batches, verbose=False)
+        for network in (Wrapper(Classifier()), Classifier())
+    )
+    assert found == expected
+
+
+def test_texts_for_a_wrapper_get_a_mask_of_what_is_no_padding():
+    network = Classifier()
+    network.config = type("Config", (), {"pad_token_id": 0})()
+    wrapper = Wrapper(network)
+    wrapper.config = network.config
+    rows = [{"input_ids": [1, 2, 3], "labels": 0}, {"input_ids": [4], "labels": 1}]
+    batch = padding_of(wrapper, ["labels"])(rows)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]

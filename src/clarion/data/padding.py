@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from clarion.data.routing import inner_network
 from clarion.errors import DataError, quoted
 
 __all__ = ["Padding", "padding_of"]
@@ -95,7 +96,7 @@ def padding_of(network: nn.Module, target_keys: Sequence[str]) -> Padding | None
     if config is None or not hasattr(config, "pad_token_id"):
         return None
     token = config.pad_token_id
-    forward = inspect.signature(getattr(network, "_orig_mod", network).forward)
+    forward = inspect.signature(inner_network(network).forward)
     return Padding(
         token if isinstance(token, int) else None,
         target_keys,

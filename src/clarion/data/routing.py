@@ -17,7 +17,7 @@ from clarion.data.nested import from_numpy, map_structure
 from clarion.data.size import Told, get_batch_size
 from clarion.errors import DataError, InvalidTypeError, kind_of, quoted, suggestion
 
-__all__ = ["TARGET_KEYS", "Router"]
+__all__ = ["TARGET_KEYS", "Router", "inner_network"]
 
 TARGET_KEYS = ("labels", "label")
 """The keys of a batch's mapping that are the target, first found first."""
@@ -338,14 +338,23 @@ def _ready_target(device: torch.device | None, dtype: torch.dtype | None, leaf: 
     return leaf
 
 
+def inner_network(network: Any) -> Any:
+    """Return what a network is inside what ``torch.compile`` or PEFT put around it."""
+    network = getattr(network, "_orig_mod", network)
+    # Asked of the type, since a mock has every attribute.
+    return network.get_base_model() if hasattr(type(network), "get_base_model") else network
+
+
 def _parameters_of(network: nn.Module) -> tuple[tuple[str, ...], bool]:
     try:
-        # A compiled network takes (*args, **kwargs); what it was compiled from names them.
-        forward = getattr(network, "_orig_mod", network).forward
-        parameters = inspect.signature(forward).parameters.values()
+        parameters = inspect.signature(network.forward).parameters.values()
     except (TypeError, ValueError):
         return (), False
     named = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    # A wrapper takes (*args, **kwargs); what is inside names them.
+    inner = network if named else inner_network(network)
+    if inner is not network:
+        return _parameters_of(inner)
     # A forward of (*args, **kwargs) hands everything on, so it says nothing about names.
     takes_any = bool(named) and any(p.kind is p.VAR_KEYWORD for p in parameters)
     return named, takes_any

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clarion.data.batch import Batch
+from clarion.data.routing import inner_network
 from clarion.data.size import get_batch_size
 from clarion.engine.routes import put_part, take_part
 from clarion.engine.terms import LossTerm, check_factors
@@ -235,7 +236,7 @@ class _OwnLoss:
     """
 
     def __init__(self, network: nn.Module | None) -> None:
-        network = _inside(network)
+        network = inner_network(network)
         kind = type(network).__name__
         self.shifts_labels = _shifts_labels(network)
         self._counts_examples = any(name in kind for name in _MEANS_OVER_EXAMPLES)
@@ -272,6 +273,8 @@ class _OwnLoss:
         if counts and isinstance(y_true, Tensor) and not y_true.is_floating_point():
             told = y_true[..., 1:] if self.shifts_labels and y_true.ndim else y_true
             return valid_targets(told, ignore_index=self._ignored)
+        if isinstance(y_true, list) and y_true and isinstance(y_true[0], Mapping):
+            return len(y_true)  # one for each example, such as the boxes in an image
         return 1 if y_true is None else get_batch_size(y_true)
 
 
@@ -288,15 +291,6 @@ def _warn_of_shift(network: nn.Module, metrics: Sequence[Any]) -> None:
             "1), y_true[:, 1:].flatten()).exp()); exp of the loss is the perplexity as well.",
             stacklevel=4,
         )
-
-
-def _inside(network: nn.Module | None) -> nn.Module | None:
-    """Return what a network of transformers is inside what torch or PEFT put around it."""
-    inner: Any = getattr(network, "_orig_mod", network)
-    # Asked of the type, since a mock has every attribute.
-    unwraps = hasattr(type(inner), "get_base_model")
-    found: nn.Module | None = inner.get_base_model() if unwraps else inner
-    return found
 
 
 def _shifts_labels(network: nn.Module | None) -> bool:
