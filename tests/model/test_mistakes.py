@@ -577,3 +577,19 @@ def test_a_callback_that_stands_twice(callbacks, tmp_path, monkeypatch):
         model.fit(X, LABELS, epochs=1, verbose=False, callbacks=callbacks)
     once = [StepLR(step_size=1), LRSchedulerCheckpoint(StepLR(step_size=1), "once.lrs")]
     model.fit(X, LABELS, epochs=1, verbose=False, callbacks=once)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None])
+def test_labels_that_are_missing(missing):
+    labels = pd.Series([0, missing, 1, 2, missing] * 4, dtype="Int64" if missing is None else float)
+    told = r"8 of the target are nan: these labels are missing\. .* y\.nan_to_num\(-100\)\.long\(\)"
+    with pytest.raises(DataError, match=told):
+        fit(labels)
+
+
+def test_a_data_frame_as_a_batch():
+    model = Model(nn.Linear(4, 3), "sgd", "cross_entropy")
+    with pytest.raises(TypeError) as caught:
+        model.fit_generator([(pd.DataFrame(X.numpy()), LABELS)], epochs=1, verbose=False)
+    note = caught.value.__notes__[-1]
+    assert re.match(r'A DataFrame in a batch .* as in x\.to_numpy\("float32"\)', note)

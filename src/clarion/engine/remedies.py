@@ -97,9 +97,16 @@ def _remedy_for_several(error: Exception, stage: Stage, batch: Batch) -> str:
 
 
 def _remedy_for_words(error: Exception, batch: Batch) -> str:
-    """Return what to do about texts that are no numbers yet; empty if there are none."""
+    """Return what to do about texts and tables, which are no tensors; empty if there are none."""
     if isinstance(error, RuntimeError):
         return ""
+    for value in (*batch.args, *batch.kwargs.values()):
+        if hasattr(value, "to_numpy"):
+            kind = type(value).__name__
+            return (
+                f"A {kind} in a batch comes to the network as it is: make an array of it, as in "
+                'x.to_numpy("float32"). Whole tables are taken by fit, evaluate and predict.'
+            )
     for name, value in batch.kwargs.items():
         if isinstance(value, list) and any(isinstance(one, str) for one in value):
             return (

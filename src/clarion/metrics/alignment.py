@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clarion.errors import DataError
+from clarion.metrics.shapes import is_readable
 
 __all__ = ["Aligner", "aligner_of"]
 
@@ -98,6 +99,12 @@ def _explained_classes(y_pred: Tensor, y_true: Tensor, wanted: tuple[int, ...]) 
     dtype = str(y_true.dtype).removeprefix("torch.")
     facts = f"y_pred has shape {shape} and y_true {given} {dtype}"
     if y_true.is_floating_point():
+        missing = int(y_true.isnan().sum()) if is_readable(y_true) else 0
+        if missing and given in (wanted, (*wanted, 1)):
+            return (
+                f"{facts}, and {missing} of the target are nan: these labels are missing. Leave "
+                "their rows out, or have them passed over: y.nan_to_num(-100).long()."
+            )
         if given in (wanted, (*wanted, 1)):
             return (
                 f"{facts}, but the loss takes class indices, which are whole numbers. Convert "
