@@ -91,7 +91,7 @@ def test_an_argument_that_a_data_loader_does_not_have():
 
 def test_arguments_that_do_not_go_together():
     with pytest.raises(ValueError, match=r"do not fit DataLoader: .*num_workers"):
-        array_loader({"x": np.ones(3)}, num_workers=-1)
+        array_loader({"x": np.ones(3)}, persistent_workers=True)
 
 
 # --- dataset_loader ------------------------------------------------------------------------------

@@ -171,6 +171,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from clarion import Callback, Experiment
 torch.set_num_threads(1)
+# At the end torch imports it, if it is there, and Python then forgets that a signal ended it.
+sys.modules["tabulate"] = None
 
 class Rows(TensorDataset):
     def __getitem__(self, index):
