@@ -5,7 +5,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -91,40 +90,3 @@ def per_step(monkeypatch):
 def calls():
     """Return a function that counts the Python functions that a function calls."""
     return _calls
-
-
-class Watched:
-    """Batches, again and again, that note what is kept in memory at given numbers of batches."""
-
-    def __init__(self, batches, at):
-        self.batches = batches
-        self.at = at
-        self.objects, self.blocks, self.bytes = [], [], []
-
-    def __len__(self):
-        return max(self.at) + 1
-
-    def __iter__(self):
-        for number in range(len(self)):
-            if number in self.at:
-                self._note()
-            yield self.batches[number % len(self.batches)]
-
-    def _note(self):
-        gc.collect()
-        self.objects.append(len(gc.get_objects()))
-        self.blocks.append(sys.getallocatedblocks())
-        self.bytes.append(_resident())
-
-
-def _resident() -> int:
-    for line in Path("/proc/self/status").read_text("ascii").splitlines():
-        if line.startswith("VmRSS:"):
-            return 1024 * int(line.split()[1])
-    raise OSError("the system does not say how much memory is in use")
-
-
-@pytest.fixture
-def watched():
-    """Return the class of batches that note what is kept in memory."""
-    return Watched
